@@ -1,0 +1,1 @@
+"""Image classification research in JAX and Flax: small, exact, resumable."""

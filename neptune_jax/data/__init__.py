@@ -1,0 +1,1 @@
+"""From a config to batches: source -> split -> standardise -> batches. Start at `dataset.load`."""

@@ -1,0 +1,88 @@
+"""Plain convolutional networks: blocks of convolution, activation and pool, then dense layers.
+
+The four networks of the reference material are four sets of fields; `configs/` states them:
+
+    cnn         features (32, 64)       3x3 SAME    hidden ()       leaky ReLU
+    cnn3        features (32, 64, 128)  3x3 SAME    hidden ()       ReLU
+    simple_net  features (6, 16)        5x5 VALID   hidden (256,)   ReLU
+    net         features (32, 64, 128)  3x3 SAME    hidden (512,)   ReLU
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+
+from neptune_jax import ops
+from neptune_jax.errors import UserError, choose
+
+ACTIVATIONS = {
+    'relu': nn.relu,
+    'leaky_relu': nn.leaky_relu,
+    'elu': nn.elu,
+    'gelu': nn.gelu,
+    'silu': nn.silu,
+    'tanh': nn.tanh,
+    'sigmoid': nn.sigmoid,
+}
+
+INITIALIZERS = {
+    f'{scheme}_{distribution}': getattr(nn.initializers, f'{scheme}_{distribution}')()
+    for scheme in ('xavier', 'he', 'lecun')
+    for distribution in ('uniform', 'normal')
+}
+
+
+class CNN(nn.Module):
+    """Convolutions, each followed by its activation and a 2x2 max pool, then dense layers.
+
+    Raises UserError where a field is out of range or the image is too small for the pools.
+    """
+
+    num_classes: int
+    features: Sequence[int] = (32, 64)
+    kernel_size: int = 3
+    padding: str = 'SAME'
+    hidden: Sequence[int] = ()
+    activation: str = 'leaky_relu'
+    kernel_init: str = 'xavier_uniform'
+
+    def __post_init__(self):
+        choose(ACTIVATIONS, self.activation, 'model.activation')
+        choose(INITIALIZERS, self.kernel_init, 'model.kernel_init')
+        choose({'SAME': None, 'VALID': None}, self.padding, 'model.padding')
+        for field in ('features', 'hidden'):
+            widths = getattr(self, field)
+            if not all(isinstance(width, int) and width > 0 for width in widths):
+                raise UserError(f'model.{field}={widths!r} must hold whole numbers above 0')
+        if self.kernel_size < 1:
+            raise UserError(f'model.kernel_size={self.kernel_size} must be at least 1')
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        """Returns logits float[B, num_classes] for images float[B, H, W, C], standardised."""
+        del train  # nothing here behaves differently in training
+        activation = ACTIVATIONS[self.activation]
+        kernel_init = INITIALIZERS[self.kernel_init]
+
+        x = images
+        for features in self.features:
+            kernel_size = (self.kernel_size, self.kernel_size)
+            if self.padding == 'VALID' and min(x.shape[1:3]) < self.kernel_size:
+                raise UserError(_too_small(images))
+            x = nn.Conv(features, kernel_size, padding=self.padding, kernel_init=kernel_init)(x)
+            x = ops.max_pool(activation(x))
+            if 0 in x.shape:
+                raise UserError(_too_small(images))
+        x = x.reshape(x.shape[0], -1)
+        for width in self.hidden:
+            x = activation(nn.Dense(width, kernel_init=kernel_init)(x))
+        return nn.Dense(self.num_classes, kernel_init=kernel_init)(x)
+
+
+def _too_small(images):
+    height, width = images.shape[1:3]
+    return (
+        f'images of {height}x{width} are too small for model.features: each convolution is '
+        "followed by a 2x2 pool; give fewer features, or model.padding='SAME'"
+    )

@@ -1,0 +1,127 @@
+"""The loss and the steps: pure functions of (state, batch), the same under every driver.
+
+A batch is a dict: `image` float32[B, H, W, C], standardised; `label` int32[B]; and, in
+evaluation, `mask` bool[B], False for padding. Where a step runs on several devices under pmap,
+`axis_name` names the axis over which it averages; under jit the batch is the global one and
+there is nothing to average.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from neptune_jax import metrics
+
+
+def cross_entropy(logits, labels, label_smoothing=0.0):
+    """Softmax cross-entropy of each example, in nats.
+
+    Args:
+        logits: float32[B, K].
+        labels: int32[B].
+        label_smoothing: mass spread evenly over all K classes (Szegedy et al., 2016, section 7).
+
+    Returns:
+        float32[B].
+    """
+    return optax.softmax_cross_entropy(logits, _targets(logits, labels, label_smoothing))
+
+
+def bce(logits, labels, label_smoothing=0.0):
+    """One-vs-rest sigmoid cross-entropy of each example: K binary losses, summed, in nats.
+
+    Arguments and result as for `cross_entropy`.
+    """
+    targets = _targets(logits, labels, label_smoothing)
+    return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
+
+
+LOSSES = {'cross_entropy': cross_entropy, 'bce': bce}
+
+
+def _targets(logits, labels, label_smoothing):
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.smooth_labels(one_hot, label_smoothing)
+
+
+def train_step(state, batch, *, model, optimizer, loss, label_smoothing=0.0, axis_name=None):
+    """Takes one optimizer step on the mean loss of a batch.
+
+    Args:
+        state: TrainState.
+        batch: `image` and `label`; this device's share of it where `axis_name` is given.
+        model: a Flax module; `optimizer`: an Optax transformation.
+        loss: a function of (logits, labels, label_smoothing) to losses float32[B].
+        label_smoothing: in [0, 1).
+        axis_name: the axis of devices, or None.
+
+    Returns:
+        The next TrainState, and float32 scalars over the global batch: `loss` and `accuracy`
+        before the step, `grad_norm` (global L2 norm, before clipping).
+    """
+
+    def mean_loss(params):
+        variables = {'params': params, 'batch_stats': state.batch_stats}
+        logits, updated = model.apply(variables, batch['image'], train=True, mutable='batch_stats')
+        losses = loss(logits, batch['label'], label_smoothing)
+        return losses.mean(), (logits, updated.get('batch_stats', {}))
+
+    (value, (logits, batch_stats)), grads = jax.value_and_grad(mean_loss, has_aux=True)(
+        state.params
+    )
+    accuracy = jnp.mean(logits.argmax(axis=-1) == batch['label'])
+    value, accuracy, batch_stats, grads = _mean_over_devices(
+        (value, accuracy, batch_stats, grads), axis_name
+    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    next_state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    return next_state, {
+        'loss': value,
+        'accuracy': accuracy,
+        'grad_norm': optax.global_norm(grads),
+    }
+
+
+def predict_step(state, batch, *, model):
+    """Returns logits float32[B, K] for a batch."""
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    return model.apply(variables, batch['image'], train=False)
+
+
+def eval_step(state, totals, batch, *, model, loss, axis_name=None):
+    """Adds a batch to the totals of an evaluation; masked examples count nothing.
+
+    The loss is without label smoothing, so that runs that differ in it can be compared.
+
+    Args:
+        state: TrainState.
+        totals: the statistics so far (`metrics.zeros` at the start).
+        batch: `image`, `label` and `mask`; this device's share where `axis_name` is given.
+
+    Returns:
+        The new totals, and for each example of the global batch, in its order: `loss`,
+        `prediction` (class) and `confidence` (the probability of that class).
+    """
+    logits = predict_step(state, batch, model=model)
+    losses = loss(logits, batch['label'])
+    # One-vs-rest classes are not exclusive: their probabilities are sigmoids and need not sum to 1.
+    probabilities = jax.nn.sigmoid(logits) if loss is bce else jax.nn.softmax(logits)
+    examples = {
+        'loss': losses,
+        'prediction': logits.argmax(axis=-1).astype(jnp.int32),
+        'confidence': probabilities.max(axis=-1),
+    }
+    counted = metrics.statistics(logits, batch['label'], batch['mask'], losses, probabilities)
+    if axis_name is not None:
+        counted = jax.lax.psum(counted, axis_name)
+        examples = jax.lax.all_gather(examples, axis_name, tiled=True)
+    return jax.tree.map(jnp.add, totals, counted), examples
+
+
+def _mean_over_devices(tree, axis_name):
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
