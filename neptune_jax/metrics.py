@@ -5,6 +5,7 @@ batches and all devices counts each example once. On the host `summarize` turns 
 metrics, in float64.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,13 +14,13 @@ TOP_K = 5
 
 
 def zeros(num_classes):
-    """Returns the statistics of no example."""
+    """Returns the statistics of no example, as NumPy arrays."""
     return {
-        'confusion': jnp.zeros((num_classes, num_classes), jnp.int32),
-        'loss': jnp.zeros((), jnp.float32),
-        'top5': jnp.zeros((), jnp.int32),
-        'bin_correct': jnp.zeros(CALIBRATION_BINS, jnp.int32),
-        'bin_confidence': jnp.zeros(CALIBRATION_BINS, jnp.float32),
+        'confusion': np.zeros((num_classes, num_classes), np.int32),
+        'loss': np.zeros((), np.float32),
+        'top5': np.zeros((), np.int32),
+        'bin_correct': np.zeros(CALIBRATION_BINS, np.int32),
+        'bin_confidence': np.zeros(CALIBRATION_BINS, np.float32),
     }
 
 
@@ -53,7 +54,7 @@ def statistics(logits, labels, mask, losses, probabilities):
     def as_int(condition):
         return (mask & condition).astype(jnp.int32)
 
-    empty = zeros(num_classes)
+    empty = jax.tree.map(jnp.asarray, zeros(num_classes))
     return {
         'confusion': empty['confusion'].at[labels, predictions].add(as_int(True)),
         'loss': jnp.where(mask, losses, 0.0).sum(),

@@ -40,6 +40,13 @@ class Parallel:
         """The sharding of everything that is the same on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
+    def abstract(self, tree):
+        """Returns the shapes, types and placement that `replicate` gives a pytree of arrays."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.replicated),
+            tree,
+        )
+
     def shard(self, array):
         """Divides the leading axis of a NumPy array over the devices."""
         if self.driver == 'pmap':
@@ -51,7 +58,7 @@ class Parallel:
 
         Args:
             step: a pure function; its results must be equal on all devices.
-            *args: arguments of the kind it will get, already placed.
+            *args: arguments of the kind it will get, already placed, or their `abstract`.
             sharded: the position of the argument that `shard` has placed; the others are
                 replicated.
             donate: positions of the arguments whose memory the results may take.

@@ -1,4 +1,4 @@
-"""One data set, ready to train on: its splits as arrays, its classes, its standardisation."""
+"""One data set, ready to train on: its examples, which of them are in which split, its classes."""
 
 import dataclasses
 import hashlib
@@ -10,29 +10,32 @@ from neptune_jax.data import sources, splits, standardize
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Splits 'train', 'val' and 'test': dicts of `image` uint8[N, H, W, C] and `label` int32[N]."""
+    """Examples as arrays, and splits of them as indices into those arrays."""
 
-    splits: dict[str, dict[str, np.ndarray]]
+    images: np.ndarray  # uint8[N, H, W, C]
+    labels: np.ndarray  # int32[N]
+    splits: dict[str, np.ndarray]  # 'train', 'val', 'test': int64[n], increasing
     class_names: tuple[str, ...]
     standardizer: standardize.Standardizer
 
     @property
-    def image_shape(self):
-        return self.splits['train']['image'].shape[1:]
-
-    @property
     def sizes(self):
         """The number of examples of each split."""
-        return {name: len(split['label']) for name, split in self.splits.items()}
+        return {name: len(examples) for name, examples in self.splits.items()}
 
-    def fingerprint(self):
-        """Returns what identifies the data: the sizes and a sha256 of each split's contents."""
+    def describe(self):
+        """Returns what identifies the data: sizes, a sha256 of each split, the standardisation."""
         digests = {}
-        for name, split in self.splits.items():
-            digest = hashlib.sha256(split['label'].tobytes())
-            digest.update(split['image'])
+        for name, examples in self.splits.items():
+            digest = hashlib.sha256(self.labels[examples].tobytes())
+            digest.update(self.images[examples])
             digests[name] = digest.hexdigest()
-        return {'sizes': self.sizes, 'sha256': digests}
+        return {
+            'sizes': self.sizes,
+            'sha256': digests,
+            'classes': self.class_names,
+            'standardize': self.standardizer._asdict(),
+        }
 
 
 def load(config):
@@ -41,14 +44,14 @@ def load(config):
     Raises:
         UserError: whatever `sources.read`, `splits.stratified` or `standardize.fit` refuse.
     """
-    arrays, class_names = sources.read(config)
+    images, labels, official, class_names = sources.read(config)
     train, val = splits.stratified(
-        arrays['train']['label'], config.val_fraction, config.split_seed
+        official['train'], labels, config.val_fraction, config.split_seed
     )
-    parts = {
-        'train': {key: array[train] for key, array in arrays['train'].items()},
-        'val': {key: array[val] for key, array in arrays['train'].items()},
-        'test': arrays['test'],
-    }
-    standardizer = standardize.fit(parts['train']['image'], config.standardize)
-    return Dataset(parts, class_names, standardizer)
+    return Dataset(
+        images=images,
+        labels=labels,
+        splits={'train': train, 'val': val, 'test': official['test']},
+        class_names=class_names,
+        standardizer=standardize.fit(images[train], config.standardize),
+    )

@@ -23,8 +23,10 @@ def read(config):
         config: the `data` group.
 
     Returns:
-        The splits, a dict from 'train' and 'test' to dicts of `image` uint8[N, H, W, C] and
-        `label` int32[N], in the publisher's order; and the names of the classes.
+        images: uint8[N, H, W, C] and
+        labels: int32[N], of all official splits, in the publisher's order;
+        splits: a dict from 'train' and 'test' to indices into those, int64[n];
+        class_names: a tuple.
 
     Raises:
         UserError: an unknown data set, data that cannot be had or are damaged, a data folder that
@@ -38,13 +40,16 @@ def read(config):
             if not sys.stderr.isatty():
                 tfds.disable_progress_bar()
             builder.download_and_prepare()
-        splits = {split: _read_split(builder, split) for split in ('train', 'test')}
+        train, test = (_read_split(builder, split) for split in ('train', 'test'))
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise UserError(
             f'data.dir={str(data_dir)!r} cannot be used ({error}); set --config.data.dir to a '
             'folder that can be written'
         ) from error
-    return splits, tuple(builder.info.features['label'].names)
+    images, labels = (np.concatenate([train[key], test[key]]) for key in ('image', 'label'))
+    examples = np.arange(len(labels))
+    splits = {'train': examples[: len(train['label'])], 'test': examples[len(train['label']) :]}
+    return images, labels, splits, tuple(builder.info.features['label'].names)
 
 
 def _read_split(builder, split):

@@ -5,11 +5,12 @@ import numpy as np
 from neptune_jax.errors import UserError
 
 
-def stratified(labels, fraction, seed):
+def stratified(examples, labels, fraction, seed):
     """Splits examples so that each class gives the same fraction of its own.
 
     Args:
-        labels: int[N].
+        examples: int[n], indices of the examples to split.
+        labels: int[N], of all examples.
         fraction: of each class, in [0, 1); rounded to whole examples.
         seed: which ones.
 
@@ -23,15 +24,16 @@ def stratified(labels, fraction, seed):
     if not 0 <= fraction < 1:
         raise UserError(f'data.val_fraction={fraction} must be at least 0 and below 1')
     rng = np.random.default_rng(seed)
-    held_out = []
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        held_out.append(members[: round(fraction * len(members))])
-    held_out = np.sort(np.concatenate(held_out))
-    rest = np.setdiff1d(np.arange(len(labels)), held_out)
+    rest, held_out = [], []
+    for label in np.unique(labels[examples]):
+        members = rng.permutation(examples[labels[examples] == label])
+        cut = round(fraction * len(members))
+        held_out.append(members[:cut])
+        rest.append(members[cut:])
+    rest, held_out = np.sort(np.concatenate(rest)), np.sort(np.concatenate(held_out))
     if not len(rest) or (fraction and not len(held_out)):
         raise UserError(
-            f'data.val_fraction={fraction} of {len(labels)} training examples leaves '
+            f'data.val_fraction={fraction} of {len(examples)} training examples leaves '
             f'{len(rest)} to train and {len(held_out)} to validate; neither may be empty'
         )
     return rest, held_out

@@ -1,0 +1,56 @@
+"""Checkpoints of the TrainState: the latest ones, and the best by validation accuracy."""
+
+import contextlib
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+
+@contextlib.contextmanager
+def open_manager(directory, keep):
+    """Yields an Orbax CheckpointManager that keeps the latest `keep` and the best checkpoint.
+
+    It saves in the background; what was begun is finished when the context ends.
+    """
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(keep),
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics['accuracy'],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        ),
+        cleanup_tmp_directories=True,
+    )
+    manager = ocp.CheckpointManager(directory.absolute(), options=options)
+    try:
+        yield manager
+    finally:
+        manager.close()
+
+
+def save(manager, step, state, accuracy=None):
+    """Starts to save `state`; the arrays may be donated as soon as this returns.
+
+    Args:
+        manager: from `open_manager`.
+        step: a whole number; must be higher than that of every checkpoint so far.
+        state: TrainState.
+        accuracy: on the validation split, where it was evaluated at this step.
+    """
+    metrics = None if accuracy is None else {'accuracy': accuracy}
+    manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+
+
+def restore(manager, step, abstract_state):
+    """Returns the state saved at `step`.
+
+    Args:
+        manager: from `open_manager`.
+        step: a step that was saved and kept.
+        abstract_state: a TrainState of the shapes, types and placement that it is to have.
+    """
+    return manager.restore(step, args=ocp.args.StandardRestore(abstract_state))

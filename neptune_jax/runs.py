@@ -1,0 +1,241 @@
+"""The run directory: what a run leaves behind, how it is written and how it is read.
+
+    config.json        the resolved config
+    environment.json   versions, devices, git commit, command line, data
+    metrics.jsonl      one JSON object a line: `step`, `time` and values by key ('train/loss')
+    summary.json       status, where the run is, its results; replaced atomically
+    checkpoints/       Orbax
+    artifacts/         tables and figures
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from neptune_jax.errors import UserError
+
+# Where a run happens and what it prints may change when it is resumed; its results may not.
+_FREE_FIELDS = ('data.dir', 'data.archive_dir', 'log.', 'parallel.')
+
+
+class Run:
+    """Writes a run directory. `open_run` makes one."""
+
+    def __init__(self, workdir):
+        self.workdir = Path(workdir)
+        self.summary = read_summary(workdir)
+
+    def path(self, name):
+        return self.workdir / name
+
+    def write(self, step, values):
+        """Appends a row to metrics.jsonl: `values`, a dict from 'split/name' to numbers."""
+        row = {'step': step, 'time': round(time.time(), 3)} | values
+        with self.path('metrics.jsonl').open('a') as file:
+            file.write(_dumps(row) + '\n')
+
+    def rewind(self, step):
+        """Removes the rows after `step`: a run that resumes there writes them again."""
+        rows = [row for row in read_rows(self.workdir) if row['step'] <= step]
+        _replace(self.path('metrics.jsonl'), ''.join(_dumps(row) + '\n' for row in rows))
+
+    def update_summary(self, **fields):
+        """Sets fields of summary.json, atomically."""
+        self.summary |= fields
+        _replace(self.path('summary.json'), _dumps(self.summary, indent=2) + '\n')
+
+    @contextlib.contextmanager
+    def status(self):
+        """Keeps the summary's `status` true: running inside, then finished, failed, preempted."""
+        self.update_summary(status='running')
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.update_summary(status='preempted')
+            raise
+        except OSError as error:
+            self.update_summary(status='failed', error=str(error))
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(
+                    f'the disk of {self.workdir} is full; free some space and start the same '
+                    'command again: it goes on from the last checkpoint'
+                ) from error
+            raise
+        except BaseException as error:
+            self.update_summary(status='failed', error=str(error))
+            raise
+        self.summary.pop('error', None)
+        self.update_summary(status='finished')
+
+
+def open_run(workdir, config, environment):
+    """Opens a run directory to write, a new one or that of the same config.
+
+    Args:
+        workdir: its path.
+        config: the whole ConfigDict.
+        environment: a dict for environment.json.
+
+    Raises:
+        UserError: the directory holds a run of another config, holds something else, or cannot be
+            written.
+    """
+    workdir = Path(workdir)
+    resolved = json.loads(config.to_json())
+    try:
+        if (workdir / 'config.json').is_file():
+            _refuse_other_config(workdir, resolved)
+        elif workdir.is_dir() and any(workdir.iterdir()):
+            raise UserError(f'--workdir={workdir} holds files but no run; choose another')
+        (workdir / 'artifacts').mkdir(parents=True, exist_ok=True)
+        _replace(workdir / 'environment.json', _dumps(environment, indent=2) + '\n')
+        _replace(workdir / 'config.json', _dumps(resolved, indent=2) + '\n')
+    except OSError as error:
+        raise UserError(f'--workdir={workdir} cannot be written: {error}') from error
+    return Run(workdir)
+
+
+def _refuse_other_config(workdir, config):
+    before = flatten(json.loads((workdir / 'config.json').read_text()))
+    now = flatten(config)
+    differences = [
+        f'{field}: {before.get(field)!r} there, {now.get(field)!r} here'
+        for field in sorted(before.keys() | now.keys())
+        if before.get(field) != now.get(field) and not field.startswith(_FREE_FIELDS)
+    ]
+    if differences:
+        raise UserError(
+            f'--workdir={workdir} holds a run of another config ({"; ".join(differences)}); choose '
+            'another --workdir, or use the config of that run to go on with it'
+        )
+
+
+def flatten(tree, prefix=''):
+    """Returns nested dicts as one, with keys joined by dots."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f'{prefix}{key}.')
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def environment(parallel, data):
+    """Returns what environment.json holds.
+
+    Args:
+        parallel: parallel.Parallel.
+        data: a dict that identifies the data.
+    """
+    devices = parallel.mesh.devices.tolist()
+    packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets')
+    return {
+        'command': sys.argv,
+        'python': platform.python_version(),
+        'packages': {name: metadata.version(name) for name in (*packages, 'numpy')},
+        'platform': platform.platform(),
+        'processor': _processor(),
+        'cpu_count': os.cpu_count(),
+        'devices': [device.device_kind for device in devices],
+        'driver': parallel.driver,
+        'git': _git(),
+        'data': data,
+    }
+
+
+def _processor():
+    """Returns the processor's name, as far as the system tells."""
+    with contextlib.suppress(OSError):
+        for line in Path('/proc/cpuinfo').read_text().splitlines():
+            if line.startswith('model name'):
+                return line.split(':', 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git():
+    """Returns the commit and whether the files differ from it, or None outside a checkout."""
+
+    def git(*args):
+        command = ('git', '-C', str(Path(__file__).parent), *args)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {'commit': git('rev-parse', 'HEAD'), 'dirty': bool(git('status', '--porcelain'))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def read_rows(workdir):
+    """Returns the rows of metrics.jsonl, a list of dicts; [] where there is no such file.
+
+    A last line that was cut short when its writer died is no row.
+    """
+    path = Path(workdir) / 'metrics.jsonl'
+    if not path.is_file():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [_loads(line) for line in lines if line.endswith('\n')]
+
+
+def read_summary(workdir):
+    """Returns summary.json, or {} where there is none."""
+    path = Path(workdir) / 'summary.json'
+    return _loads(path.read_text()) if path.is_file() else {}
+
+
+def _loads(text):
+    # JSON has no NaN: the writer keeps it, and the infinities, as strings.
+    special = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
+
+    def restore(value):
+        if isinstance(value, dict):
+            return {key: restore(item) for key, item in value.items()}
+        return special.get(value, value) if isinstance(value, str) else value
+
+    return restore(json.loads(text))
+
+
+def _dumps(value, indent=None):
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        if isinstance(value, np.generic | np.ndarray | jax.Array):
+            return plain(np.asarray(value).tolist())
+        if isinstance(value, float) and not math.isfinite(value):
+            return 'NaN' if math.isnan(value) else 'Infinity' if value > 0 else '-Infinity'
+        return value
+
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def _replace(path, text):
+    """Replaces a file's content atomically."""
+    unfinished = path.with_name(f'.{path.name}.unfinished')
+    try:
+        with unfinished.open('w') as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.is_file():
+            raise
+        # No room for a second copy. A small file's own block has room for its new content.
+        with path.open('r+') as file:
+            file.write(text)
+            file.truncate()
