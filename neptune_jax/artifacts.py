@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from neptune_jax import metrics, runs
 
@@ -82,6 +83,7 @@ def learning_curves(rows):
                 marker = {'train': '', 'val': 'o'}[split]
                 axes.plot(*zip(*points, strict=True), label=split, marker=marker, markersize=4)
         axes.set(xlabel='step', title=name.replace('_', ' '))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
@@ -99,12 +101,12 @@ def worst_mistakes(dataset, examples, outputs):
     for axes in grid:
         axes.axis('off')
     for axes, i in zip(grid, worst, strict=False):
-        example = examples[i]
-        image = dataset.images[example]
+        image, label = dataset.images[examples[i]], dataset.labels[examples[i]]
         axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap='gray')
-        label = dataset.class_names[dataset.labels[example]]
         prediction = dataset.class_names[outputs['prediction'][i]]
         axes.set_title(
-            f'{prediction} {outputs["confidence"][i]:.0%}\nis {label} (#{example})', fontsize=8
+            f'{prediction} {outputs["confidence"][i]:.0%}\n'
+            f'is {dataset.class_names[label]} (test #{i})',
+            fontsize=8,
         )
     return figure

@@ -24,9 +24,11 @@ class Experiment:
     loss: Callable
     optimizer: Any  # an Optax transformation
     schedule: Callable  # from the step to the learning rate
-    in_steps: Callable  # from a length and its field's name to steps
     steps_per_epoch: int
     total_steps: int
+    log_every: int  # steps
+    eval_every: int
+    checkpoint_every: int
     abstract_state: state.TrainState  # shapes, types and placement of its arrays
 
 
@@ -44,6 +46,8 @@ def create(config):
         raise UserError(
             f'loss.label_smoothing={config.loss.label_smoothing} must be at least 0 and below 1'
         )
+    if config.checkpoint.keep < 1:
+        raise UserError(f'checkpoint.keep={config.checkpoint.keep} must be at least 1')
     data = dataset.load(config.data)
     model = models.create_model(config.model, len(data.class_names))
 
@@ -55,9 +59,11 @@ def create(config):
         )
     total_steps = config.train.steps
     if total_steps is None:
-        total_steps = round(config.train.epochs * steps_per_epoch)
+        if not 0 < config.train.epochs < float('inf'):
+            raise UserError(f'train.epochs={config.train.epochs} must be above 0 and finite')
+        total_steps = max(1, round(config.train.epochs * steps_per_epoch))
     if total_steps < 1:
-        raise UserError('train.epochs or train.steps must come to at least one step')
+        raise UserError(f'train.steps={total_steps} must be at least 1')
     in_steps = partial(
         lengths.in_steps,
         total_steps=total_steps,
@@ -76,9 +82,11 @@ def create(config):
         loss=loss,
         optimizer=optimizer,
         schedule=schedule,
-        in_steps=in_steps,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
+        log_every=max(1, in_steps(config.log.every, 'log.every')),
+        eval_every=max(1, in_steps(config.eval.every, 'eval.every')),
+        checkpoint_every=max(1, in_steps(config.checkpoint.every, 'checkpoint.every')),
         abstract_state=devices.abstract(initial),
     )
 

@@ -18,7 +18,7 @@ def in_steps(length, field, *, total_steps, steps_per_epoch, batch_size):
     Raises:
         UserError: where `length` is not such a text.
     """
-    match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*(step|epoch|example)?s?(%)?\s*', length)
+    match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*(step|epoch|example)?s?(%)?\s*', str(length))
     if not match or (match[2] is None) == (match[3] is None):
         raise UserError(
             f"{field}={length!r} is not a length; write it like "

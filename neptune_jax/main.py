@@ -7,11 +7,15 @@ Any field of the config file can be set as in the second line; configs/cnn.py ex
 Started again with the same flags, an interrupted run goes on from its last checkpoint.
 """
 
+import difflib
 import os
+import re
+import runpy
 import sys
 import traceback
 
 from absl import app, flags, logging
+from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
 from neptune_jax.errors import UserError
@@ -26,10 +30,15 @@ _WORKDIR = flags.DEFINE_string(
 
 def parse_flags(argv):
     """Parses the command line; raises UserError where it, or the config file, is wrong."""
+    for i, arg in enumerate(argv):
+        flag, equals, value = arg.partition('=')
+        if flag in ('--config', '-config'):
+            path = value if equals else argv[i + 1] if i + 1 < len(argv) else ''
+            _check_overrides(argv, _load_config(path))
     try:
         rest = flags.FLAGS(argv)
-    except Exception as error:
-        raise UserError(_explain(argv, error)) from error
+    except flags.Error as error:
+        raise UserError(' '.join(str(error).split())) from error
     if len(rest) > 1:
         raise UserError(f'{rest[1]!r} is no flag; flags look like --config=configs/cnn.py')
     if _CONFIG.value is None:
@@ -37,21 +46,43 @@ def parse_flags(argv):
     return rest
 
 
-def _explain(argv, error):
-    """Returns one line for what went wrong while flags were parsed and the config was made."""
-    path = next((arg.partition('=')[2] for arg in argv if arg.startswith('--config=')), '')
-    file = path.partition(':')[0]
-    if file and not os.path.isfile(file):
-        return f'--config={path}: there is no such file'
-    text = ' '.join(str(error.args[0] if error.args else error).split()).strip('\'"')
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(file)]
-    if file and frames:
-        return f'{file}, line {frames[-1].lineno}: {text}'
-    if isinstance(error, AttributeError) and "'get_config'" in text:
-        return f'--config={path}: the file has no function get_config()'
-    if isinstance(error, AttributeError | KeyError):
-        return f'--config: there is no field {text}'
-    return text
+def _load_config(path):
+    """Returns what a config file's get_config() returns; 'FILE:TEXT' passes it the text.
+
+    ml_collections loads the file again. Its own messages bury what the author of the file needs
+    to know, the line and the mistake, in a traceback of its own.
+    """
+    file, *text = path.split(':', 1)
+    if not os.path.isfile(file):
+        raise UserError(f'--config={path}: there is no such file')
+    try:
+        get_config = runpy.run_path(file).get('get_config')
+        if get_config is None:
+            raise UserError(f'--config={path}: the file has no function get_config()')
+        return get_config(*text)
+    except SyntaxError as error:
+        raise UserError(f'{error.filename}, line {error.lineno}: {error.msg}') from error
+    except (AttributeError, KeyError, TypeError, ValueError, ImportError, NameError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((f.lineno for f in reversed(frames) if f.filename == file), 0)
+        text = str(error.args[0]) if error.args else repr(error)
+        hint = re.search(r'Did you mean "(.*)" instead of "(.*)"', text)
+        if hint:
+            text = f'there is no field {hint[2]!r}; did you mean {hint[1]!r}?'
+        raise UserError(f'{file}, line {line}: {" ".join(text.split())}') from error
+
+
+def _check_overrides(argv, config):
+    """Raises UserError where a flag sets a field that the config does not have."""
+    fields = list(flatten_dict(config.to_dict(), sep='.'))
+    groups = {field.rpartition('.')[0] for field in fields}
+    for arg in argv:
+        override = re.match(r'--?(?:no)?config\.([^=]+)', arg)
+        if override and override[1] not in groups.union(fields):
+            nearest = difflib.get_close_matches(override[1], fields, n=1, cutoff=0)
+            raise UserError(
+                f'--config.{override[1]}: there is no such field; did you mean {nearest[0]}?'
+            )
 
 
 def main(argv):

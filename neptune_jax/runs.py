@@ -22,6 +22,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from neptune_jax.errors import UserError
 
@@ -107,8 +108,8 @@ def open_run(workdir, config, environment):
 
 
 def _refuse_other_config(workdir, config):
-    before = flatten(json.loads((workdir / 'config.json').read_text()))
-    now = flatten(config)
+    before = flatten_dict(json.loads((workdir / 'config.json').read_text()), sep='.')
+    now = flatten_dict(config, sep='.')
     differences = [
         f'{field}: {before.get(field)!r} there, {now.get(field)!r} here'
         for field in sorted(before.keys() | now.keys())
@@ -119,17 +120,6 @@ def _refuse_other_config(workdir, config):
             f'--workdir={workdir} holds a run of another config ({"; ".join(differences)}); choose '
             'another --workdir, or use the config of that run to go on with it'
         )
-
-
-def flatten(tree, prefix=''):
-    """Returns nested dicts as one, with keys joined by dots."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f'{prefix}{key}.')
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def environment(parallel, data):

@@ -59,13 +59,6 @@ def _train(experiment, run, manager, data, evaluate):
     if start >= experiment.total_steps:
         return state
 
-    # ------------------------------------------------------------------ What happens when
-    def interval(field):
-        group, name = field.split('.')
-        return max(1, experiment.in_steps(config[group][name], field))
-
-    log_every, eval_every = interval('log.every'), interval('eval.every')
-    checkpoint_every = interval('checkpoint.every')
     learning_rates = np.asarray(
         jax.vmap(experiment.schedule)(np.arange(experiment.total_steps)), np.float64
     )
@@ -91,12 +84,12 @@ def _train(experiment, run, manager, data, evaluate):
             state, step_metrics = train_step(state, data, devices.shard(next(indices)))
             dispatched.append((step, step_metrics))
             last = step == experiment.total_steps
-            evaluates = len(dataset.splits['val']) and (last or step % eval_every == 0)
-            saves = last or step % checkpoint_every == 0
+            evaluates = len(dataset.splits['val']) and (last or step % experiment.eval_every == 0)
+            saves = last or step % experiment.checkpoint_every == 0
 
             # Metrics are fetched a log interval late: by then the device has computed them, and
             # has the next interval's steps in its queue.
-            if evaluates or saves or step % log_every == 0:
+            if evaluates or saves or step % experiment.log_every == 0:
                 _record(run, waiting, learning_rates, progress)
                 waiting, dispatched = dispatched, []
             progress.advance(step)

@@ -41,7 +41,7 @@ def read(config):
                 tfds.disable_progress_bar()
             builder.download_and_prepare()
         train, test = (_read_split(builder, split) for split in ('train', 'test'))
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
         raise UserError(
             f'data.dir={str(data_dir)!r} cannot be used ({error}); set --config.data.dir to a '
             'folder that can be written'
