@@ -35,12 +35,12 @@ def get_config():
 
     config.optim = ConfigDict()
     config.optim.name = 'adam'  # 'sgd', 'adam', 'adamw'
-    config.optim.learning_rate = 1e-3  # the peak, after warm-up
+    config.optim.learning_rate = 2e-3  # the peak, after warm-up
     config.optim.momentum = 0.9  # sgd only
     config.optim.nesterov = False  # sgd only
-    config.optim.weight_decay = 0.0  # kernels only; sgd, adam: L2 in the gradient; adamw: decoupled
+    config.optim.weight_decay = 0.0  # kernels only; sgd, adam: as L2; adamw: decoupled
     config.optim.clip_norm = 0.0  # largest global norm of the gradient; 0: no limit
-    config.optim.schedule = 'cosine'  # 'constant', 'step', 'cosine', 'linear'; the last two end at 0
+    config.optim.schedule = 'cosine'  # 'constant', 'step'; 'cosine', 'linear': to 0
     config.optim.warmup = '0 steps'  # linear warm-up from 0
     config.optim.decay_at = ('50%', '75%')  # schedule 'step' only: when to decay
     config.optim.decay_factor = 0.1  # schedule 'step' only: by how much

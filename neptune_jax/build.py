@@ -94,9 +94,7 @@ def create(config):
 def init_state(experiment):
     """Returns the TrainState before the first step, replicated over the devices."""
     return experiment.devices.replicate(
-        _create_state(
-            experiment.config, experiment.model, experiment.optimizer, experiment.dataset
-        )
+        _create_state(experiment.config, experiment.model, experiment.optimizer, experiment.dataset)
     )
 
 

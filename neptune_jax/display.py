@@ -29,8 +29,9 @@ def header(experiment, run):
     line(f'run      {run.workdir}')
     line(f'data     {experiment.config.data.name}: {sizes} images of {height}x{width}x{channels}')
     line(f'devices  {devices.num_devices} x {kind}, driver {devices.driver}')
+    batch_size = experiment.config.train.batch_size
     line(
-        f'length   {experiment.total_steps:,} steps of {experiment.config.train.batch_size} images, '
+        f'length   {experiment.total_steps:,} steps of {batch_size} images, '
         f'{experiment.steps_per_epoch:,} an epoch'
     )
     params = experiment.abstract_state.params

@@ -21,7 +21,7 @@ def in_steps(length, field, *, total_steps, steps_per_epoch, batch_size):
     match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*(step|epoch|example)?s?(%)?\s*', str(length))
     if not match or (match[2] is None) == (match[3] is None):
         raise UserError(
-            f"{field}={length!r} is not a length; write it like "
+            f'{field}={length!r} is not a length; write it like '
             "'500 steps', '2 epochs', '10000 examples' or '5%'"
         )
     steps_per_unit = {

@@ -1,7 +1,7 @@
 """Trains an image classifier.
 
     python -m neptune_jax.main --config=configs/cnn.py
-    python -m neptune_jax.main --config=configs/cnn.py --config.optim.learning_rate=0.01 --workdir=runs/a
+    python -m neptune_jax.main --config=configs/net.py --config.train.epochs=2 --workdir=runs/try
 
 Any field of the config file can be set as in the second line; configs/cnn.py explains them all.
 Started again with the same flags, an interrupted run goes on from its last checkpoint.

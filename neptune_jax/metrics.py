@@ -42,7 +42,7 @@ def statistics(logits, labels, mask, losses, probabilities):
         int32[15] and `bin_confidence` float32[15] (sum).
     """
     num_classes = logits.shape[-1]
-    predictions = logits.argmax(axis=-1)
+    predictions = jax.lax.argmax(logits, 1, jnp.int32)
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     lower_class = jnp.arange(num_classes)[None, :] < labels[:, None]
     rank = ((logits > own) | ((logits == own) & lower_class)).sum(axis=-1)

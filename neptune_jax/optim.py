@@ -1,7 +1,5 @@
 """Learning-rate schedules and the Optax chain, from the config."""
 
-import functools
-
 import jax
 import optax
 
@@ -55,9 +53,7 @@ def create_schedule(config, total_steps, in_steps):
     if not warmup:
         return schedule
     # The first step has a rate above 0 and the first one after the warm-up has the full rate.
-    ramp = optax.linear_schedule(
-        config.learning_rate / (warmup + 1), config.learning_rate, warmup
-    )
+    ramp = optax.linear_schedule(config.learning_rate / (warmup + 1), config.learning_rate, warmup)
     return optax.join_schedules([ramp, schedule], [warmup])
 
 

@@ -1,11 +1,11 @@
 """The run directory: what a run leaves behind, how it is written and how it is read.
 
-    config.json        the resolved config
-    environment.json   versions, devices, git commit, command line, data
-    metrics.jsonl      one JSON object a line: `step`, `time` and values by key ('train/loss')
-    summary.json       status, where the run is, its results; replaced atomically
-    checkpoints/       Orbax
-    artifacts/         tables and figures
+config.json        the resolved config
+environment.json   versions, devices, git commit, command line, data
+metrics.jsonl      one JSON object a line: `step`, `time` and values by key ('train/loss')
+summary.json       status, where the run is, its results; replaced atomically
+checkpoints/       Orbax
+artifacts/         tables and figures
 """
 
 import contextlib

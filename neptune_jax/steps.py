@@ -69,7 +69,7 @@ def train_step(state, batch, *, model, optimizer, loss, label_smoothing=0.0, axi
     (value, (logits, batch_stats)), grads = jax.value_and_grad(mean_loss, has_aux=True)(
         state.params
     )
-    accuracy = jnp.mean(logits.argmax(axis=-1) == batch['label'])
+    accuracy = jnp.mean(jax.lax.argmax(logits, 1, jnp.int32) == batch['label'])
     value, accuracy, batch_stats, grads = _mean_over_devices(
         (value, accuracy, batch_stats, grads), axis_name
     )
@@ -83,7 +83,7 @@ def train_step(state, batch, *, model, optimizer, loss, label_smoothing=0.0, axi
     return next_state, {
         'loss': value,
         'accuracy': accuracy,
-        'grad_norm': optax.global_norm(grads),
+        'grad_norm': optax.tree.norm(grads),
     }
 
 
@@ -113,7 +113,7 @@ def eval_step(state, totals, batch, *, model, loss, axis_name=None):
     probabilities = jax.nn.sigmoid(logits) if loss is bce else jax.nn.softmax(logits)
     examples = {
         'loss': losses,
-        'prediction': logits.argmax(axis=-1).astype(jnp.int32),
+        'prediction': jax.lax.argmax(logits, 1, jnp.int32),
         'confidence': probabilities.max(axis=-1),
     }
     counted = metrics.statistics(logits, batch['label'], batch['mask'], losses, probabilities)

@@ -29,7 +29,9 @@ def train_and_evaluate(config, workdir):
     environment = runs.environment(experiment.devices, experiment.dataset.describe())
     run = runs.open_run(workdir, config, environment)
     display.header(experiment, run)
-    if run.summary.get('status') != 'finished':
+    if run.summary.get('status') == 'finished':
+        display.line('this run has finished before; its results were:')
+    else:
         keep = config.checkpoint.keep
         with run.status(), checkpoints.open_manager(run.path('checkpoints'), keep) as manager:
             data = build.place_data(experiment)
@@ -111,11 +113,12 @@ def _train(experiment, run, manager, data, evaluate):
                 if saves or (evaluates and accuracy >= best_accuracy):
                     checkpoints.save(manager, step, state, accuracy)
                 best_accuracy = max(best_accuracy, accuracy or -1.0)
+            images = (step - start) * config.train.batch_size
             run.update_summary(
                 step=step,
                 epochs=round(step / experiment.steps_per_epoch, 3),
                 train_seconds=round(seconds_before + clock.seconds, 3),
-                images_per_second=round((step - start) * config.train.batch_size / clock.seconds, 1),
+                images_per_second=round(images / clock.seconds, 1),
             )
     return state
 

@@ -18,7 +18,13 @@ import tensorflow_datasets as tfds
 
 from neptune_jax.errors import UserError
 
-PREFIXES = {'train': 'train', 'test': 't10k'}
+# The names under which every publisher of the format has its archives, less '.gz'.
+FILES = (
+    'train-images-idx3-ubyte',
+    'train-labels-idx1-ubyte',
+    't10k-images-idx3-ubyte',
+    't10k-labels-idx1-ubyte',
+)
 
 
 class IdxBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -29,14 +35,14 @@ class IdxBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     VERSION = tfds.core.Version('1.0.0')
-    url_infos = None  # no file of checksums for tfds to look for: `_read` checks them
+    url_infos = None  # no file of checksums for tfds to look for: `read_archive` checks them
 
     CLASS_NAMES: tuple[str, ...]
     IMAGE_SHAPE = (28, 28, 1)
-    SHA256: dict[str, str]  # of the decompressed files, by their published names without .gz
-    URL = ''  # the publisher's folder
-    FOLDER = ''  # where the archives lie if something installed them
-    DEBIAN_PACKAGE = ''  # the package that installs them there
+    SHA256: tuple[str, ...]  # of the decompressed FILES, in their order
+    FOLDER: str  # where the archives lie if something installed them
+    URL: str  # the publisher's folder
+    DEBIAN_PACKAGE: str  # what installs them into FOLDER
 
     def __init__(self, *, data_dir, archive_dir=''):
         self.archive_dir = archive_dir
@@ -53,56 +59,56 @@ class IdxBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
     def _split_generators(self, dl_manager):
-        archives = self._archives(dl_manager)
-        contents = {name: self._read(name, Path(path)) for name, path in archives.items()}
-        return {split: self._generate_examples(contents, split) for split in PREFIXES}
+        arrays = [
+            parse_idx(read_archive(Path(path), sha256))
+            for path, sha256 in zip(self._archives(dl_manager), self.SHA256, strict=True)
+        ]
+        return {
+            'train': self._generate_examples(*arrays[:2]),
+            'test': self._generate_examples(*arrays[2:]),
+        }
 
-    def _generate_examples(self, contents, split):
-        prefix = PREFIXES[split]
-        images = parse_idx(contents[f'{prefix}-images-idx3-ubyte'])
-        labels = parse_idx(contents[f'{prefix}-labels-idx1-ubyte'])
+    def _generate_examples(self, images, labels):
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield i, {'image': image.reshape(self.IMAGE_SHAPE), 'label': int(label)}
 
     def _archives(self, dl_manager):
-        """Returns the path of each archive, from the first place that has them all."""
+        """Returns the paths of the archives, from the first place that has them all."""
         if self.archive_dir:
             return self._in_folder(Path(self.archive_dir).expanduser(), required=True)
-        downloads = Path(dl_manager.download_dir)
-        for find in (
-            lambda: self._in_folder(Path(self.FOLDER)) if self.FOLDER else None,
-            lambda: self._from_publisher(dl_manager) if self.URL else None,
-            lambda: self._from_debian(downloads) if self.DEBIAN_PACKAGE else None,
-        ):
-            archives = find()
-            if archives:
-                return archives
-        raise UserError(
-            f'{self.name}: its archives were not found and could not be fetched; either connect to '
-            f'{self.URL}, or install the Debian package {self.DEBIAN_PACKAGE}, or put '
-            f'{", ".join(f"{name}.gz" for name in self.SHA256)} into a folder and set '
-            '--config.data.archive_dir to it'
+        archives = (
+            self._in_folder(Path(self.FOLDER))
+            or self._from_publisher(dl_manager)
+            or self._from_debian(Path(dl_manager.download_dir))
         )
+        if not archives:
+            raise UserError(
+                f'{self.name}: its archives were not found and could not be fetched; connect to '
+                f'{self.URL}, or install the Debian package {self.DEBIAN_PACKAGE}, or put '
+                f'{", ".join(f"{name}.gz" for name in FILES)} into a folder and set '
+                '--config.data.archive_dir to it'
+            )
+        return archives
 
     def _in_folder(self, folder, required=False):
-        archives = {}
-        for name in self.SHA256:
+        archives = []
+        for name in FILES:
             candidates = (folder / f'{name}.gz', folder / name)
             found = next((path for path in candidates if path.is_file()), None)
             if found is None:
                 if required:
                     raise UserError(f'data.archive_dir={str(folder)!r} holds no {name}.gz')
                 return None
-            archives[name] = found
+            archives.append(found)
         self._say(f'reading the archives in {folder}')
         return archives
 
     def _from_publisher(self, dl_manager):
-        urls = {name: f'{self.URL}{name}.gz' for name in self.SHA256}
+        urls = [f'{self.URL}{name}.gz' for name in FILES]
         self._say(f'downloading from {self.URL}')
         try:
             # tfds waits without a limit and tries ten times, so ask first whether anybody is there.
-            probe = urllib.request.Request(next(iter(urls.values())), method='HEAD')
+            probe = urllib.request.Request(urls[0], method='HEAD')
             urllib.request.urlopen(probe, timeout=10).close()
             return dl_manager.download(urls)
         except (OSError, tfds.download.DownloadError) as error:
@@ -122,19 +128,24 @@ class IdxBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return None
         return self._in_folder(into / self.FOLDER.lstrip('/'))
 
-    def _read(self, name, path):
-        """Returns the decompressed bytes of an archive, checked against their sha256."""
-        content, problem = decompress(path.read_bytes())
-        found = hashlib.sha256(content).hexdigest()
-        if found != self.SHA256[name]:
-            raise UserError(
-                f'{path} is damaged: its contents{problem} have sha256 {found}, '
-                f'expected {self.SHA256[name]}; delete it, or replace it by an undamaged copy'
-            )
-        return content
-
     def _say(self, message):
         print(f'{self.name}: {message}', flush=True)
+
+
+def read_archive(path, sha256):
+    """Returns the decompressed bytes of an archive.
+
+    Raises:
+        UserError: the bytes do not have the given sha256.
+    """
+    content, problem = decompress(path.read_bytes())
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise UserError(
+            f'{path} is damaged: its contents{problem} have sha256 {found}, expected {sha256}; '
+            'delete it, or put an undamaged copy in its place'
+        )
+    return content
 
 
 def decompress(content):
@@ -198,20 +209,12 @@ class FashionMnist(IdxBuilder, skip_registration=True):
         'Bag',
         'Ankle boot',
     )
-    SHA256 = {
-        'train-images-idx3-ubyte': (
-            'c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888'
-        ),
-        'train-labels-idx1-ubyte': (
-            'bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9'
-        ),
-        't10k-images-idx3-ubyte': (
-            '5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b'
-        ),
-        't10k-labels-idx1-ubyte': (
-            '0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34'
-        ),
-    }
+    SHA256 = (
+        'c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888',
+        'bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9',
+        '5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b',
+        '0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34',
+    )
     URL = 'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/'
     FOLDER = '/usr/share/datasets/fashion-mnist'
     DEBIAN_PACKAGE = 'dataset-fashion-mnist'
@@ -221,18 +224,10 @@ class FashionMnistMini(IdxBuilder, skip_registration=True):
     """The first 250 training and 50 test images of each class of Fashion-MNIST; in the package."""
 
     CLASS_NAMES = FashionMnist.CLASS_NAMES
-    SHA256 = {
-        'train-images-idx3-ubyte': (
-            '3ca58825dab4cbbfeea27e6b047aac4e2079a44d79b3fb15c06d22db2582a81a'
-        ),
-        'train-labels-idx1-ubyte': (
-            '38d04293f429605b6c713608e16c0e56f43fcf50bc393b31eafdfd423626fbf1'
-        ),
-        't10k-images-idx3-ubyte': (
-            '8fdf02ada67d92f4db5ba3c2f6c5b1cc6186ba6e0efd4914661e4389e103b81e'
-        ),
-        't10k-labels-idx1-ubyte': (
-            '9c71808b3a0ebfc091442c0009a7aa35be2d9622bf6aaf6891ce9a0088e96c07'
-        ),
-    }
+    SHA256 = (
+        '3ca58825dab4cbbfeea27e6b047aac4e2079a44d79b3fb15c06d22db2582a81a',
+        '38d04293f429605b6c713608e16c0e56f43fcf50bc393b31eafdfd423626fbf1',
+        '8fdf02ada67d92f4db5ba3c2f6c5b1cc6186ba6e0efd4914661e4389e103b81e',
+        '9c71808b3a0ebfc091442c0009a7aa35be2d9622bf6aaf6891ce9a0088e96c07',
+    )
     FOLDER = str(Path(__file__).parent / 'fashion_mnist_mini')

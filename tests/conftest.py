@@ -1,0 +1,37 @@
+"""Eight virtual CPU devices, strict promotion, and a data folder of the tests' own."""
+
+import os
+
+# Before jax is imported anywhere; commands that the tests start inherit neither.
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+os.environ['JAX_PLATFORMS'] = 'cpu'
+
+import jax
+import pytest
+
+from configs import cnn
+
+jax.config.update('jax_numpy_dtype_promotion', 'strict')
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory):
+    """A folder for prepared data sets, shared by all tests."""
+    return tmp_path_factory.mktemp('data')
+
+
+@pytest.fixture
+def config(data_dir):
+    """configs/cnn.py on the small data set, with a network and a run that take a moment."""
+    config = cnn.get_config()
+    config.data.name = 'fashion_mnist_mini'
+    config.data.dir = str(data_dir)
+    config.model.features = (4, 8)
+    config.train.batch_size = 64
+    config.train.steps = 6
+    config.eval.batch_size = 200
+    config.eval.every = '3 steps'
+    config.checkpoint.every = '3 steps'
+    config.log.every = '2 steps'
+    return config

@@ -1,0 +1,95 @@
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from neptune_jax import models
+from neptune_jax.errors import UserError
+from neptune_jax.models.cnn import CNN
+from neptune_jax.state import count_params
+
+
+def init(model, shape):
+    return model.init(jax.random.key(0), jnp.zeros((1, *shape)))['params']
+
+
+@pytest.mark.parametrize(
+    ('name', 'shape', 'count'),
+    [
+        ('cnn', (28, 28, 1), 50_186),
+        ('cnn3', (28, 28, 1), 104_202),
+        ('simple_net', (28, 28, 1), 70_934),
+        ('net', (32, 32, 3), 1_147_466),
+    ],
+)
+def test_the_four_networks_have_the_parameters_they_should(name, shape, count):
+    config = importlib.import_module(f'configs.{name}').get_config()
+    model = models.create_model(config.model, 10)
+    assert count_params(jax.eval_shape(lambda: init(model, shape))) == count
+
+
+def test_forward_pass_by_hand():
+    """One 3x3 convolution, leaky ReLU, pool and dense layer, written out in NumPy."""
+    model = CNN(num_classes=3, features=(2,))
+    image = np.random.default_rng(0).normal(size=(6, 5, 1)).astype(np.float32)
+    params = init(model, image.shape)
+    # Biases start at zero; give them values that show.
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * (leaf.ndim == 1), params)
+    logits = model.apply({'params': params}, image[None])[0]
+
+    kernel, bias = (np.asarray(params['Conv_0'][key]) for key in ('kernel', 'bias'))
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    convolved = np.zeros((6, 5, 2))
+    for y, x in np.ndindex(6, 5):
+        window = padded[y : y + 3, x : x + 3]
+        convolved[y, x] = np.einsum('hwi,hwio->o', window, kernel) + bias
+    activated = np.where(convolved > 0, convolved, 0.01 * convolved)
+    pooled = np.array(
+        [[activated[y : y + 2, x : x + 2].max(axis=(0, 1)) for x in (0, 2)] for y in (0, 2, 4)]
+    )
+    dense = params['Dense_0']
+    expected = pooled.ravel() @ np.asarray(dense['kernel']) + np.asarray(dense['bias'])
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_xavier_uniform_fills_its_interval():
+    kernel = init(CNN(num_classes=10), (28, 28, 1))['Conv_1']['kernel']
+    bound = np.sqrt(6 / (9 * 32 + 9 * 64))  # Glorot and Bengio, 2010, equation 16
+    assert np.abs(kernel).max() <= bound
+    np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.02)
+
+
+@pytest.mark.parametrize('shape', [(8, 8, 1), (32, 32, 3), (31, 45, 4), (64, 64, 3)])
+def test_networks_adapt_to_the_image(shape):
+    model = CNN(num_classes=7, features=(4, 4, 4), hidden=(5,), activation='relu')
+    logits = jax.eval_shape(
+        lambda: model.apply({'params': init(model, shape)}, jnp.zeros((2, *shape)))
+    )
+    assert logits.shape == (2, 7)
+
+
+@pytest.mark.parametrize('padding', ['SAME', 'VALID'])
+def test_an_image_too_small_for_the_pools_is_refused(padding):
+    with pytest.raises(UserError, match='images of 6x6 are too small'):
+        init(CNN(num_classes=2, features=(4, 4, 4), padding=padding), (6, 6, 1))
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'name': 'resnet'}, r"model.name='resnet' is unknown; choose one of: cnn"),
+        ({'widths': (3,)}, r'model.widths is no field of CNN; it has: activation, features'),
+        ({'activation': 'rule'}, r"model.activation='rule' is unknown; choose one of: relu"),
+        ({'kernel_init': 'x'}, r'model.kernel_init.*xavier_uniform'),
+        ({'padding': 'same'}, r'model.padding.*SAME, VALID'),
+        ({'features': (32, 0)}, r'model.features=\(32, 0\) must hold whole numbers above 0'),
+        ({'hidden': ('a',)}, r'model.hidden'),
+        ({'kernel_size': 0}, r'model.kernel_size=0'),
+    ],
+)
+def test_what_cannot_be_built_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        models.create_model(ConfigDict({'name': 'cnn'} | fields), 10)

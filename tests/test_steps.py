@@ -1,0 +1,238 @@
+"""The step itself, against NumPy, finite differences, and itself on other devices."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import sklearn.metrics
+from ml_collections import ConfigDict
+
+from neptune_jax import metrics, parallel, state, steps
+from neptune_jax.models.cnn import CNN
+
+SHAPE = (8, 8, 1)
+
+
+class Linear(nn.Module):
+    """Logits are a linear function of the pixels."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        return nn.Dense(3)(images.reshape(images.shape[0], -1))
+
+
+class Normalized(nn.Module):
+    """A convolution with batch normalisation, whose statistics are part of the state."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.Conv(4, (3, 3))(images)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+        return nn.Dense(3)(x.mean(axis=(1, 2)))
+
+
+def make_batch(size=32, shape=SHAPE, num_classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        'image': rng.normal(size=(size, *shape)).astype(np.float32),
+        'label': rng.integers(0, num_classes, size).astype(np.int32),
+        'mask': np.ones(size, bool),
+    }
+
+
+def softmax(logits):
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+# ---------------------------------------------------------------------------- losses
+
+
+def test_cross_entropy_equals_scikit_learn():
+    logits = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    labels = np.arange(20, dtype=np.int32) % 4
+    expected = sklearn.metrics.log_loss(labels, softmax(logits.astype(np.float64)))
+    np.testing.assert_allclose(steps.cross_entropy(logits, labels).mean(), expected, rtol=1e-6)
+
+
+def test_label_smoothing_mixes_the_labels_with_the_uniform_distribution():
+    logits = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    labels = np.array([0, 1, 2, 3, 0], np.int32)
+    targets = 0.9 * np.eye(4)[labels] + 0.1 / 4
+    log_probabilities = np.log(softmax(logits.astype(np.float64)))
+    np.testing.assert_allclose(
+        steps.cross_entropy(logits, labels, 0.1), -(targets * log_probabilities).sum(-1), rtol=1e-5
+    )
+    positive = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    binary = -(targets * np.log(positive) + (1 - targets) * np.log(1 - positive))
+    np.testing.assert_allclose(steps.bce(logits, labels, 0.1), binary.sum(-1), rtol=1e-5)
+
+
+def test_bce_is_the_sum_of_one_binary_loss_a_class():
+    logits = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
+    labels = np.array([0, 1, 2, 2, 1, 0], np.int32)
+    positive = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    expected = np.zeros(6)
+    for k in range(3):
+        for i in range(6):
+            p = positive[i, k]
+            expected[i] -= np.log(p if labels[i] == k else 1 - p)
+    np.testing.assert_allclose(steps.bce(logits, labels), expected, rtol=1e-5)
+
+
+# ---------------------------------------------------------------------------- train_step
+
+
+def test_sgd_update_by_hand():
+    """One step of softmax regression: p - rate * x^T (softmax(xW + b) - onehot) / n."""
+    batch = make_batch(size=10)
+    model, optimizer = Linear(), optax.sgd(0.1)
+    before = state.create(model, optimizer, SHAPE, seed=0)
+    after, values = steps.train_step(
+        before, batch, model=model, optimizer=optimizer, loss=steps.cross_entropy
+    )
+
+    x = batch['image'].reshape(10, -1).astype(np.float64)
+    kernel = np.asarray(before.params['Dense_0']['kernel'], np.float64)
+    residual = (softmax(x @ kernel) - np.eye(3)[batch['label']]) / 10
+    np.testing.assert_allclose(
+        after.params['Dense_0']['kernel'], kernel - 0.1 * x.T @ residual, rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        after.params['Dense_0']['bias'], -0.1 * residual.sum(axis=0), rtol=1e-4, atol=1e-7
+    )
+    assert (int(before.step), int(after.step)) == (0, 1)
+    squares = ((x.T @ residual) ** 2).sum() + (residual.sum(axis=0) ** 2).sum()
+    np.testing.assert_allclose(values['grad_norm'], np.sqrt(squares), rtol=1e-5)
+    expected = (x @ kernel).argmax(axis=-1) == batch['label']
+    np.testing.assert_allclose(values['accuracy'], expected.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize('loss', [steps.cross_entropy, steps.bce])
+def test_loss_falls_to_near_zero_on_one_batch(loss):
+    batch = make_batch()
+    model, optimizer = CNN(num_classes=3, features=(8, 16)), optax.adam(1e-2)
+    current = state.create(model, optimizer, SHAPE, seed=0)
+    step = jax.jit(partial(steps.train_step, model=model, optimizer=optimizer, loss=loss))
+    with jax.numpy_dtype_promotion('standard'):  # optax's Adam raises a float to an int32 power
+        for _ in range(80):
+            current, values = step(current, batch)
+    assert float(values['loss']) < 0.01
+    assert float(values['accuracy']) == 1.0
+
+
+def test_gradients_equal_finite_differences_in_float64():
+    model, optimizer = CNN(num_classes=3, features=(2, 3), hidden=(4,)), optax.sgd(1.0)
+    before = state.create(model, optimizer, SHAPE, seed=0)
+    batch = make_batch(size=4)
+    batch['image'] = batch['image'].astype(np.float64)
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), before.params)
+        before = before.replace(params=params, opt_state=optimizer.init(params))
+        # With plain SGD at rate 1 the update is the negative gradient.
+        step = partial(steps.train_step, model=model, optimizer=optimizer, loss=steps.cross_entropy)
+        after, _ = step(before, batch)
+        gradient = jax.tree.map(lambda a, b: np.asarray(a - b), params, after.params)
+
+        loss_at = jax.jit(lambda p: step(before.replace(params=p), batch)[1]['loss'])
+        rng = np.random.default_rng(0)
+        for _ in range(5):
+            direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
+            ahead, behind = (
+                loss_at(jax.tree.map(lambda p, d, e=e: p + e * d, params, direction))
+                for e in (1e-6, -1e-6)
+            )
+            expected = sum(
+                jax.tree.leaves(jax.tree.map(lambda g, d: (g * d).sum(), gradient, direction))
+            )
+            np.testing.assert_allclose((ahead - behind) / 2e-6, expected, rtol=1e-6)
+
+
+def create_devices(driver, num_devices):
+    return parallel.create(ConfigDict({'driver': driver}), jax.devices()[:num_devices])
+
+
+def compile_on(devices, step, *args, sharded):
+    """The step, compiled for some devices, and its arguments placed there."""
+    step = partial(step, axis_name=devices.axis_name)
+    placed = [
+        jax.tree.map(devices.shard, arg) if i == sharded else devices.replicate(arg)
+        for i, arg in enumerate(args)
+    ]
+    return devices.compile(step, *placed, sharded=sharded), placed
+
+
+@pytest.mark.parametrize(('driver', 'num_devices'), [('pmap', 8), ('pmap', 2), ('jit', 8)])
+@pytest.mark.parametrize('loss', [steps.cross_entropy, steps.bce])
+def test_several_devices_equal_one(driver, num_devices, loss):
+    model = CNN(num_classes=3, features=(4, 8))
+    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1, momentum=0.9))
+    train = partial(
+        steps.train_step, model=model, optimizer=optimizer, loss=loss, label_smoothing=0.1
+    )
+    finals = []
+    for placement in (('jit', 1), (driver, num_devices)):
+        initial = state.create(model, optimizer, SHAPE, seed=0)
+        devices = create_devices(*placement)
+        step, (current, _) = compile_on(devices, train, initial, make_batch(), sharded=1)
+        for seed in range(4):
+            batch = jax.tree.map(devices.shard, make_batch(seed=seed))
+            current, values = step(current, batch)
+        finals.append(jax.device_get((current, values)))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6), *finals)
+
+
+def test_batch_statistics_are_averaged_over_devices():
+    model, optimizer = Normalized(), optax.sgd(0.1)
+    initial = state.create(model, optimizer, SHAPE, seed=0)
+    batch = make_batch(size=32)
+    train = partial(steps.train_step, model=model, optimizer=optimizer, loss=steps.cross_entropy)
+    step, args = compile_on(create_devices('pmap', 8), train, initial, batch, sharded=1)
+    found = jax.device_get(step(*args)[0].batch_stats['BatchNorm_0'])
+
+    conv = nn.Conv(4, (3, 3)).apply({'params': initial.params['Conv_0']}, batch['image'])
+    # Each device normalises by its own four images; the running statistics are their average.
+    parts = np.asarray(conv).reshape(8, 4 * 8 * 8, 4)
+    np.testing.assert_allclose(found['mean'], 0.1 * parts.mean(axis=(0, 1)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found['var'], 0.9 + 0.1 * parts.var(axis=1).mean(axis=0), rtol=1e-4)
+
+
+# ---------------------------------------------------------------------------- eval_step
+
+
+@pytest.mark.parametrize(('driver', 'num_devices'), [('jit', 1), ('pmap', 8), ('jit', 8)])
+def test_evaluation_counts_each_example_once(driver, num_devices):
+    model = CNN(num_classes=3, features=(4,))
+    current = state.create(model, optax.sgd(0.1), SHAPE, seed=0)
+    batch = make_batch(size=16)
+    batch['mask'][13:] = False
+    batch['image'][13:] = 1e6  # padding, whatever it holds, counts nothing
+    evaluate = partial(steps.eval_step, model=model, loss=steps.cross_entropy)
+    devices = create_devices(driver, num_devices)
+    step, args = compile_on(devices, evaluate, current, metrics.zeros(3), batch, sharded=2)
+    totals, examples = jax.device_get(step(*args))
+
+    logits = np.asarray(model.apply({'params': current.params}, batch['image']), np.float64)
+    probabilities, labels = softmax(logits)[:13], batch['label'][:13]
+    np.testing.assert_array_equal(
+        totals['confusion'],
+        sklearn.metrics.confusion_matrix(labels, logits[:13].argmax(-1), labels=range(3)),
+    )
+    np.testing.assert_allclose(
+        totals['loss'], -np.log(probabilities[np.arange(13), labels]).sum(), rtol=1e-5
+    )
+    np.testing.assert_array_equal(examples['prediction'], logits.argmax(-1))
+    np.testing.assert_allclose(examples['confidence'][:13], probabilities.max(-1), rtol=1e-5)
+
+
+def test_confidence_under_bce_is_a_sigmoid():
+    model = Linear()
+    current = state.create(model, optax.sgd(0.1), SHAPE, seed=0)
+    batch = make_batch(size=6)
+    _, examples = steps.eval_step(current, metrics.zeros(3), batch, model=model, loss=steps.bce)
+    logits = np.asarray(model.apply({'params': current.params}, batch['image']), np.float64)
+    np.testing.assert_allclose(examples['confidence'], 1 / (1 + np.exp(-logits.max(-1))), rtol=1e-5)
