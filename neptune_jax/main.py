@@ -96,7 +96,8 @@ def main(argv):
 
 def run(main, parse_flags):
     """Runs a command: what the user got wrong becomes one line and exit status 2."""
-    logging.set_verbosity(logging.ERROR)
+    # Libraries log the errors that they also raise; what is raised is what a person sees.
+    logging.set_verbosity(logging.FATAL)
     try:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:

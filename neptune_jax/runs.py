@@ -9,7 +9,6 @@ artifacts/         tables and figures
 """
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -59,24 +58,22 @@ class Run:
     @contextlib.contextmanager
     def status(self):
         """Keeps the summary's `status` true: running inside, then finished, failed, preempted."""
+        self.summary.pop('error', None)
         self.update_summary(status='running')
         try:
             yield
-        except KeyboardInterrupt:
-            self.update_summary(status='preempted')
-            raise
-        except OSError as error:
-            self.update_summary(status='failed', error=str(error))
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(
+        except BaseException as error:
+            full = _is_disk_full(error)
+            if full:
+                error = UserError(
                     f'the disk of {self.workdir} is full; free some space and start the same '
                     'command again: it goes on from the last checkpoint'
-                ) from error
+                )
+            status = 'preempted' if isinstance(error, KeyboardInterrupt) else 'failed'
+            self.update_summary(status=status, error=str(error))
+            if full:
+                raise error from None
             raise
-        except BaseException as error:
-            self.update_summary(status='failed', error=str(error))
-            raise
-        self.summary.pop('error', None)
         self.update_summary(status='finished')
 
 
@@ -212,6 +209,12 @@ def _dumps(value, indent=None):
     return json.dumps(plain(value), indent=indent, allow_nan=False)
 
 
+def _is_disk_full(error):
+    # Errors that come from TensorStore, below Orbax, have no number but the system's words.
+    words = ('No space left on device', 'Disk quota exceeded')
+    return any(text in str(error) for text in words)
+
+
 def _replace(path, text):
     """Replaces a file's content atomically."""
     unfinished = path.with_name(f'.{path.name}.unfinished')
@@ -223,7 +226,7 @@ def _replace(path, text):
         unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.is_file():
+        if not (_is_disk_full(error) and path.is_file()):
             raise
         # No room for a second copy. A small file's own block has room for its new content.
         with path.open('r+') as file:

@@ -2,7 +2,7 @@
 
 import os
 
-# Before jax is imported anywhere; commands that the tests start inherit neither.
+# Before jax is imported anywhere.
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 os.environ['JAX_PLATFORMS'] = 'cpu'
 

@@ -1,0 +1,256 @@
+"""`python -m neptune_jax.main` through the real command line, on real images."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from neptune_jax import runs
+
+ROOT = Path(__file__).parents[2]
+MINI = ('--config.data.name=fashion_mnist_mini',)
+CNN = ('--config=configs/cnn.py', *MINI, '--config.model.features=4,8')
+
+
+def succeeds(*command):
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def assert_ok(result):
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*.py')), ids=lambda p: p.stem)
+def test_every_config_runs(run, tmp_path, path):
+    result = assert_ok(
+        run(f'--config={path}', *MINI, '--config.train.steps=2', f'--workdir={tmp_path}/run')
+    )
+    assert result.stderr == ''
+    summary = runs.read_summary(tmp_path / 'run')
+    assert (summary['status'], summary['step']) == ('finished', 2)
+    assert summary['test']['count'] == 500
+    assert f'{summary["params"]:,}' in result.stdout
+    for name, value in summary['test'].items():
+        shown = f'{value:,}' if name == 'count' else f'{value:.4f}'
+        assert re.search(rf'{name}\s+│\s+{re.escape(shown)}', result.stdout)
+    assert f'run      {tmp_path}/run' in result.stdout
+    assert re.search(
+        r'step +2/2  loss \d.*  accuracy \d.*  [\d,]+ images/s  0 s left', result.stdout
+    )
+
+
+def test_the_first_command_of_the_readme_needs_no_network(run, tmp_path):
+    flags = ('--config=configs/cnn.py', *MINI, '--config.train.epochs=2')
+    flags += (f'--config.data.dir={tmp_path}/data', f'--workdir={tmp_path}/run')
+    offline = ('unshare', '--map-root-user', '--net')
+    if not succeeds(*offline, 'true'):
+        pytest.skip('unshare cannot switch the network off here')
+    result = assert_ok(run(*flags, prefix=offline))
+    assert 'fashion_mnist_mini: reading the archives in' in result.stdout
+    summary = runs.read_summary(tmp_path / 'run')
+    assert summary['epochs'] == 2.0
+    assert summary['test']['accuracy'] > 0.5  # two epochs of 2,250 images; chance is 0.1
+
+
+def test_several_devices_are_used_through_pmap(run, tmp_path):
+    result = assert_ok(run(*CNN, '--config.train.steps=2', f'--workdir={tmp_path}/run', devices=4))
+    assert 'devices  4 x cpu, driver pmap' in result.stdout
+
+
+def test_a_terminal_gets_a_progress_bar(command, tmp_path):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        **command(
+            *CNN, '--config.train.steps=4', '--config.log.every=1 step', f'--workdir={tmp_path}/run'
+        ),
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    output = b''
+    while True:
+        try:
+            output += os.read(ours, 65536)
+        except OSError:  # the other side has closed
+            break
+    assert process.wait() == 0
+    text = re.sub(r'\x1b\[[0-9;?]*[a-zA-Z]', '', output.decode())
+    assert re.search(r'step 4/4 ━+ loss \d\.\d+  accuracy \d\.\d+  [\d,]+ images/s .* left', text)
+    assert 'val accuracy' in text
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bits(command, run, tmp_path):
+    flags = (*CNN, '--config.train.steps=200', '--config.log.every=5 steps')
+    flags += ('--config.eval.every=20 steps', '--config.checkpoint.every=20 steps')
+    assert_ok(run(*flags, f'--workdir={tmp_path}/whole'))
+
+    process = subprocess.Popen(
+        **command(*flags, f'--workdir={tmp_path}/killed'), stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:  # until it is in the middle of its fifth interval
+        if 'step     85/200' in line:
+            break
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    assert runs.read_summary(tmp_path / 'killed')['status'] == 'running'
+    result = assert_ok(run(*flags, f'--workdir={tmp_path}/killed'))
+    assert re.search(r'resuming after step [68]0', result.stdout)
+
+    rows = {}
+    for name in ('whole', 'killed'):
+        rows[name] = runs.read_rows(tmp_path / name)
+        for row in rows[name]:
+            del row['time']
+    assert rows['whole'] == rows['killed']
+    params = [read_params(tmp_path / name, 200) for name in ('whole', 'killed')]
+    for whole, killed in zip(*params, strict=True):
+        np.testing.assert_array_equal(whole, killed)
+    ends = [runs.read_summary(tmp_path / name) for name in ('whole', 'killed')]
+    assert ends[0]['test'] == ends[1]['test']
+
+
+def read_params(workdir, step):
+    """The leaves of a checkpoint, read with nothing of ours."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        return jax.tree.leaves(checkpointer.restore(workdir / f'checkpoints/{step}/default'))
+
+
+def test_an_interrupted_run_says_how_to_go_on(command, tmp_path):
+    process = subprocess.Popen(
+        **command(*CNN, '--config.train.steps=100000', f'--workdir={tmp_path}/run'),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith('step'):
+            break
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr == 'interrupted; the same command goes on from the last checkpoint\n'
+    assert runs.read_summary(tmp_path / 'run')['status'] == 'preempted'
+
+
+def test_a_full_disk_stops_the_run_and_keeps_its_checkpoints(run, tmp_path):
+    """On a file system of its own, of 3.5 MB, that every checkpoint takes a part of."""
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+    namespace = ('unshare', '--map-root-user', '--mount')
+    mount = f'mount -t tmpfs -o size=3500k tmpfs {disk}'
+    if not succeeds(*namespace, 'sh', '-c', mount):
+        pytest.skip('no file system can be mounted here')
+    flags = ('--config=configs/cnn.py', *MINI, '--config.train.steps=40', f'--workdir={disk}/run')
+    flags += ('--config.checkpoint.every=4 steps', '--config.checkpoint.keep=100')
+    # The file system ends with its namespace, so what is on it is copied out.
+    script = f'{mount} && "$@"; status=$?; cp -a {disk}/run {tmp_path}/left; exit $status'
+    result = run(*flags, prefix=(*namespace, 'sh', '-c', script, 'sh'))
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.count('\n') == 1
+    assert f'error: the disk of {disk}/run is full; free some space' in result.stderr
+    left = tmp_path / 'left'
+    assert runs.read_summary(left)['status'] == 'failed'
+    # Moved to a disk with room, it goes on.
+    flags = (*flags[:-3], f'--workdir={left}', *flags[-2:])
+    result = assert_ok(run(*flags))
+    assert re.search(r'resuming after step (\d+)', result.stdout)
+    assert runs.read_summary(left)['status'] == 'finished'
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        ((), 'no --config given; try --config=configs/cnn.py'),
+        (('--config=configs/nope.py',), '--config=configs/nope.py: there is no such file'),
+        (
+            (*CNN, '--config.optim.lerning_rate=1'),
+            '--config.optim.lerning_rate: there is no such field; '
+            'did you mean optim.learning_rate?',
+        ),
+        (
+            (*CNN, '--config.optim.learning_rate=fast'),
+            "flag --config.optim.learning_rate=fast: could not convert string to float: 'fast'",
+        ),
+        ((*CNN, '--wokdir=x'), "Unknown command line flag 'wokdir'. Did you mean: workdir ?"),
+        ((*CNN, 'extra'), "'extra' is no flag; flags look like --config=configs/cnn.py"),
+        (
+            (*CNN, '--config.data.val_fraction=1.5'),
+            'data.val_fraction=1.5 must be at least 0 and below 1',
+        ),
+        ((*CNN, '--workdir=/dev/null/run'), '--workdir=/dev/null/run cannot be written'),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(run, tmp_path, flags, message):
+    if not any(flag.startswith('--workdir') for flag in flags):
+        flags = (*flags, f'--workdir={tmp_path}/run')
+    result = run(*flags)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f'error: {message}')
+    assert result.stderr.count('\n') == 1
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('body', 'message'),
+    [
+        ('x = 1\n', '--config={file}: the file has no function get_config()'),
+        ('def get_config(:\n', '{file}, line 1: invalid syntax'),
+        (
+            'from configs import cnn\n\n\ndef get_config():\n    config = cnn.get_config()\n'
+            '    config.optim.lerning_rate = 1\n    return config\n',
+            "{file}, line 6: there is no field 'lerning_rate'; did you mean 'learning_rate'?",
+        ),
+        (
+            'from configs import cnn\n\n\ndef get_config():\n    config = cnn.get_config()\n'
+            '    config.train.batch_size = "many"\n    return config\n',
+            "{file}, line 6: Could not override field 'batch_size'",
+        ),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_said_with_its_line(run, tmp_path, body, message):
+    file = tmp_path / 'mine.py'
+    file.write_text(body)
+    result = run(f'--config={file}', f'--workdir={tmp_path}/run')
+    assert result.returncode == 2
+    assert result.stderr.startswith('error: ' + message.format(file=file))
+    assert result.stderr.count('\n') == 1
+    assert not (tmp_path / 'run').exists()
+
+
+def test_another_config_in_the_same_directory_is_refused(run, tmp_path):
+    flags = (*CNN, f'--workdir={tmp_path}/run')
+    assert_ok(run(*flags, '--config.train.steps=1'))
+    before = (tmp_path / 'run/summary.json').read_bytes()
+    result = run(*flags, '--config.train.steps=2')
+    assert result.returncode == 2
+    assert 'holds a run of another config (train.steps: 1 there, 2 here)' in result.stderr
+    assert (tmp_path / 'run/summary.json').read_bytes() == before
+
+
+def test_help_is_short_and_says_how_to_set_a_field(run):
+    result = run('--help')
+    assert 'python -m neptune_jax.main --config=configs/cnn.py' in result.stdout
+    assert '--workdir' in result.stdout
+    assert len(result.stdout.splitlines()) < 30
+
+
+def test_imports_stay_light():
+    script = (
+        'import sys, neptune_jax.train\n'
+        'heavy = {"tensorflow", "neptune", "torch"} & set(sys.modules)\n'
+        'assert not heavy, heavy\n'
+    )
+    subprocess.run([sys.executable, '-W', 'error', '-c', script], cwd=ROOT, check=True)

@@ -1,0 +1,116 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from configs import cnn
+from neptune_jax import runs
+from neptune_jax.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path):
+    return runs.open_run(tmp_path / 'run', cnn.get_config(), {'python': '3'})
+
+
+def test_a_new_directory_holds_the_resolved_config_and_the_environment(run):
+    config = json.loads(run.path('config.json').read_text())
+    assert config['model']['features'] == [32, 64]
+    assert config['train']['steps'] is None
+    assert json.loads(run.path('environment.json').read_text()) == {'python': '3'}
+    assert run.path('artifacts').is_dir()
+    assert runs.read_rows(run.workdir) == []
+
+
+def test_rows_come_back_with_every_kind_of_number(run):
+    values = {'train/a': np.float32(0.5), 'train/b': 3, 'train/c': math.inf, 'train/d': -math.inf}
+    run.write(7, values | {'train/e': math.nan})
+    (line,) = run.path('metrics.jsonl').read_text().splitlines()
+    assert '"train/c": "Infinity", "train/d": "-Infinity", "train/e": "NaN"' in line
+    (row,) = runs.read_rows(run.workdir)
+    assert row['step'] == 7
+    assert abs(row['time'] - run.path('metrics.jsonl').stat().st_mtime) < 10
+    assert {key: row[key] for key in values} == values
+    assert math.isnan(row['train/e'])
+
+
+def test_a_torn_last_line_is_no_row(run):
+    run.write(1, {'train/loss': 0.5})
+    with run.path('metrics.jsonl').open('a') as file:
+        file.write('{"step": 2, "time": 17')
+    assert [row['step'] for row in runs.read_rows(run.workdir)] == [1]
+
+
+def test_rewinding_removes_later_rows_and_a_torn_line(run):
+    for step in (1, 2, 3):
+        run.write(step, {'train/loss': math.nan})
+    lines = run.path('metrics.jsonl').read_text().splitlines(keepends=True)
+    with run.path('metrics.jsonl').open('a') as file:
+        file.write('{"st')
+    run.rewind(2)
+    assert run.path('metrics.jsonl').read_text() == ''.join(lines[:2])
+
+
+def test_the_same_config_opens_the_directory_again(run):
+    run.update_summary(step=5)
+    config = cnn.get_config()
+    config.log.every = '1 step'  # what a run prints, and where it runs, may change
+    config.parallel.driver = 'pmap'
+    config.data.dir = '/elsewhere'
+    assert runs.open_run(run.workdir, config, {}).summary == {'step': 5}
+
+
+def test_another_config_is_refused_and_the_differences_are_named(run):
+    before = {path: path.read_bytes() for path in run.workdir.rglob('*.json')}
+    config = cnn.get_config()
+    config.optim.learning_rate = 0.5
+    config.model.features = (1, 2)
+    with pytest.raises(UserError) as caught:
+        runs.open_run(run.workdir, config, {})
+    message = str(caught.value)
+    assert 'model.features: [32, 64] there, [1, 2] here' in message
+    assert 'optim.learning_rate: 0.002 there, 0.5 here' in message
+    assert 'choose another --workdir' in message
+    assert {path: path.read_bytes() for path in run.workdir.rglob('*.json')} == before
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    (tmp_path / 'thesis.tex').write_text('')
+    with pytest.raises(UserError, match='holds files but no run; choose another'):
+        runs.open_run(tmp_path, cnn.get_config(), {})
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match=r'--workdir=.* cannot be written'):
+        runs.open_run(tmp_path / 'file' / 'run', cnn.get_config(), {})
+
+
+@pytest.mark.parametrize(
+    ('error', 'status'),
+    [
+        (None, 'finished'),
+        (KeyboardInterrupt(), 'preempted'),
+        (UserError('the loss is nan at step 3'), 'failed'),
+        (RuntimeError('a bug'), 'failed'),
+    ],
+)
+def test_the_status_says_how_a_run_ended(run, error, status):
+    try:
+        with run.status():
+            assert runs.read_summary(run.workdir)['status'] == 'running'
+            if error:
+                raise error
+    except type(error) as caught:
+        assert caught is error
+    assert runs.read_summary(run.workdir)['status'] == status
+    with run.status():  # started again
+        pass
+    assert runs.read_summary(run.workdir) == {'status': 'finished'}
+
+
+def test_a_full_disk_found_below_orbax_is_told_in_one_line(run):
+    with pytest.raises(UserError, match=r'the disk of .* is full; free some space'), run.status():
+        raise ValueError('RESOURCE_EXHAUSTED: ... \n No space left on device [os_error_code=28]')
+    assert runs.read_summary(run.workdir)['status'] == 'failed'

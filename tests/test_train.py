@@ -1,0 +1,252 @@
+"""The loop, in this process, on the eight virtual devices unless a test says otherwise."""
+
+import csv
+import json
+import logging
+
+import jax
+import numpy as np
+import pytest
+import sklearn.metrics
+from PIL import Image
+
+from neptune_jax import build, checkpoints, runs, train
+from neptune_jax.data import dataset
+from neptune_jax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """optax's Adam raises a float to an int32 power."""
+    with jax.numpy_dtype_promotion('standard'):
+        yield
+
+
+def read_state(config, workdir, step):
+    """The checkpoint of a run, as a host reads it that knows nothing of the run but its config."""
+    experiment = build.create(config)
+    with checkpoints.open_manager(workdir / 'checkpoints', keep=9) as manager:
+        return checkpoints.restore(manager, step, experiment.abstract_state), experiment
+
+
+def test_a_run_leaves_what_the_format_promises(config, tmp_path):
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        'config.json',
+        'environment.json',
+        'metrics.jsonl',
+        'summary.json',
+        'checkpoints',
+        'artifacts',
+    }
+    assert json.loads((tmp_path / 'summary.json').read_text()) == summary
+    assert set(summary) == {
+        'status',
+        'step',
+        'epochs',
+        'train_seconds',
+        'images_per_second',
+        'params',
+        'best',
+        'val',
+        'test',
+    }
+    assert (summary['status'], summary['step']) == ('finished', 6)
+    assert summary['epochs'] == pytest.approx(6 / (2250 // 64), abs=1e-3)
+    assert summary['params'] == 4 * 9 + 4 + 8 * 4 * 9 + 8 + 7 * 7 * 8 * 10 + 10
+    assert set(summary['test']) == {
+        'loss',
+        'accuracy',
+        'precision_macro',
+        'recall_macro',
+        'f1_macro',
+        'top5_accuracy',
+        'ece',
+        'count',
+    }
+    assert (summary['val']['count'], summary['test']['count']) == (250, 500)
+
+    rows = runs.read_rows(tmp_path)
+    trained = [row for row in rows if 'train/loss' in row]
+    validated = [row for row in rows if 'val/loss' in row]
+    # Rows every two steps, and wherever the loop stops to evaluate: every three.
+    assert [row['step'] for row in trained] == [2, 3, 4, 6]
+    assert [row['step'] for row in validated] == [3, 6]
+    assert len(rows) == 6
+    keys = {'train/loss', 'train/accuracy', 'train/grad_norm', 'train/learning_rate'}
+    assert all(set(row) == keys | {'step', 'time'} for row in trained)
+    # Half a cosine over six steps: the rate of the last step in each interval.
+    rates = 0.001 * (1 + np.cos(np.pi * (np.array([2, 3, 4, 6]) - 1) / 6))
+    np.testing.assert_allclose([row['train/learning_rate'] for row in trained], rates, rtol=1e-5)
+
+    environment = json.loads((tmp_path / 'environment.json').read_text())
+    assert environment['packages']['jax'] == jax.__version__
+    assert environment['devices'] == ['cpu'] * 8
+    assert environment['data']['sizes'] == {'train': 2250, 'val': 250, 'test': 500}
+
+
+def test_results_equal_what_scikit_learn_finds_in_the_best_checkpoint(config, tmp_path):
+    config.train.steps = 30
+    summary = train.train_and_evaluate(config, tmp_path)
+    best = max(
+        (row for row in runs.read_rows(tmp_path) if 'val/accuracy' in row),
+        key=lambda row: (row['val/accuracy'], row['step']),
+    )
+    assert summary['best'] == {'step': best['step'], 'accuracy': best['val/accuracy']}
+    assert summary['val']['accuracy'] == best['val/accuracy']
+
+    state, experiment = read_state(config, tmp_path, best['step'])
+    data = dataset.load(config.data)
+    test = data.splits['test']
+    pixels = data.images[data.splits['train']] / 255
+    images = ((data.images[test] / 255 - pixels.mean()) / pixels.std()).astype(np.float32)
+    logits = np.asarray(experiment.model.apply({'params': state.params}, images), np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    labels, predictions = data.labels[test], logits.argmax(axis=-1)
+    precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
+        labels, predictions, average='macro', zero_division=0
+    )
+    expected = {
+        'loss': sklearn.metrics.log_loss(labels, probabilities),
+        'accuracy': sklearn.metrics.accuracy_score(labels, predictions),
+        'precision_macro': precision,
+        'recall_macro': recall,
+        'f1_macro': f1,
+        'top5_accuracy': sklearn.metrics.top_k_accuracy_score(labels, probabilities, k=5),
+        'count': 500,
+    }
+    assert {key: summary['test'][key] for key in expected} == pytest.approx(expected, rel=1e-5)
+
+    with (tmp_path / 'artifacts/confusion_matrix.csv').open() as file:
+        header, *table = csv.reader(file)
+    assert header[1:] == list(data.class_names)
+    np.testing.assert_array_equal(
+        np.array([row[1:] for row in table], int),
+        sklearn.metrics.confusion_matrix(labels, predictions),
+    )
+    with (tmp_path / 'artifacts/classification_report.csv').open() as file:
+        report = list(csv.DictReader(file))
+    per_class = sklearn.metrics.precision_recall_fscore_support(
+        labels, predictions, labels=range(10), zero_division=0
+    )
+    columns = zip(('precision', 'recall', 'f1', 'support'), per_class, strict=True)
+    for name, values in columns:
+        np.testing.assert_allclose([float(row[name]) for row in report], values, atol=1e-6)
+    for name in ('confusion_matrix', 'learning_curves', 'worst_mistakes'):
+        with Image.open(tmp_path / f'artifacts/{name}.png') as image:
+            assert min(image.size) > 200
+            assert image.convert('L').getextrema() == (0, 255)
+
+
+def test_a_run_that_stops_half_way_ends_like_one_that_does_not(config, tmp_path, monkeypatch):
+    train.train_and_evaluate(config, tmp_path / 'whole')
+
+    def die(manager, step, *args):
+        save(manager, step, *args)
+        if step == 3:
+            raise RuntimeError('power cut')
+
+    save = checkpoints.save
+    monkeypatch.setattr(checkpoints, 'save', die)
+    with pytest.raises(RuntimeError, match='power cut'):
+        train.train_and_evaluate(config, tmp_path / 'halves')
+    assert runs.read_summary(tmp_path / 'halves')['status'] == 'failed'
+    monkeypatch.undo()
+    train.train_and_evaluate(config, tmp_path / 'halves')
+
+    rows = [
+        [{key: value for key, value in row.items() if key != 'time'} for row in found]
+        for found in map(runs.read_rows, (tmp_path / 'whole', tmp_path / 'halves'))
+    ]
+    assert rows[0] == rows[1]
+    states = [read_state(config, tmp_path / name, 6)[0] for name in ('whole', 'halves')]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_a_finished_run_is_not_run_again(config, tmp_path, capsys):
+    first = train.train_and_evaluate(config, tmp_path)
+    before = (tmp_path / 'metrics.jsonl').read_bytes()
+    assert train.train_and_evaluate(config, tmp_path) == first
+    assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+    assert 'this run has finished before' in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config, tmp_path):
+    config.optim.name = 'sgd'
+    config.optim.learning_rate = 1e30
+    with pytest.raises(UserError, match=r'the loss is (nan|inf) at step 2; try a lower optim'):
+        train.train_and_evaluate(config, tmp_path)
+    summary = runs.read_summary(tmp_path)
+    assert summary['status'] == 'failed'
+    assert 'at step 2' in summary['error']
+    assert np.isnan(runs.read_rows(tmp_path)[0]['train/loss'])
+    assert not (tmp_path / 'checkpoints/3').exists()
+
+
+def test_without_a_validation_split_the_last_state_is_tested(config, tmp_path):
+    config.data.val_fraction = 0.0
+    summary = train.train_and_evaluate(config, tmp_path)
+    assert 'best' not in summary
+    assert 'val' not in summary
+    assert summary['test']['count'] == 500
+    assert all('val/loss' not in row for row in runs.read_rows(tmp_path))
+
+
+@pytest.mark.parametrize('driver', ['jit', 'pmap'])
+def test_each_step_is_compiled_once(config, tmp_path, caplog, driver):
+    config.parallel.driver = driver
+    with jax.log_compiles(), caplog.at_level(logging.DEBUG, logger='jax'):
+        train.train_and_evaluate(config, tmp_path)
+    compiled = [
+        message for message in caplog.messages if message.startswith('Finished XLA compilation of')
+    ]
+    assert len(compiled) > 2, 'the log has changed: this test sees nothing'
+    # The training step and the evaluation step, for two splits that no batch size divides. What
+    # pmap compiles goes by a name of its own.
+    name = {'jit': '(step)', 'pmap': '(_fun)'}[driver]
+    assert sum(name in message for message in compiled) == 2, compiled
+
+
+@pytest.mark.parametrize('driver', ['jit', 'pmap'])
+def test_results_do_not_depend_on_devices_or_batch_of_the_evaluation(config, tmp_path, driver):
+    config.parallel.driver = driver
+    results = []
+    for batch_size in (8, 512):
+        config.eval.batch_size = batch_size
+        results.append(train.train_and_evaluate(config, tmp_path / str(batch_size))['test'])
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'message'),
+    [
+        ('train.batch_size', 12, r'train.batch_size=12 cannot be divided evenly over 8 device'),
+        ('eval.batch_size', 100, r'eval.batch_size=100 cannot be divided evenly'),
+        ('train.batch_size', 2256, r'train.batch_size=2256 is more than the 2250 training'),
+        ('train.steps', 0, r'train.steps=0 must be at least 1'),
+        ('checkpoint.keep', 0, r'checkpoint.keep=0 must be at least 1'),
+        ('loss.name', 'mse', r"loss.name='mse' is unknown; choose one of: cross_entropy, bce"),
+        ('loss.label_smoothing', 1.0, r'loss.label_smoothing=1.0 must be at least 0 and below 1'),
+        ('optim.name', 'lion', r"optim.name='lion' is unknown; choose one of: sgd, adam, adamw"),
+        ('model.name', 'vit', r"model.name='vit' is unknown; choose one of: cnn"),
+        ('data.val_fraction', 1.0, r'data.val_fraction=1.0 must be at least 0 and below 1'),
+        ('eval.every', 'often', r"eval.every='often' is not a length"),
+        ('parallel.driver', 'xla', r"parallel.driver='xla' is unknown; choose one of: auto, jit"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_before_anything_is_written(
+    config, tmp_path, field, value, message
+):
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=message) as caught:
+        train.train_and_evaluate(config, tmp_path / 'run')
+    assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('epochs', [0.0, -1.0, float('nan'), float('inf')])
+def test_a_run_of_no_length_is_refused(config, tmp_path, epochs):
+    config.train.steps = None
+    config.train.epochs = epochs
+    with pytest.raises(UserError, match=r'train.epochs=.* must be above 0 and finite'):
+        train.train_and_evaluate(config, tmp_path / 'run')
