@@ -1,7 +1,11 @@
 """Checkpoints of the TrainState: the latest ones, and the best by validation accuracy."""
 
 import contextlib
+import errno
+import os
+import shutil
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -40,9 +44,17 @@ def save(manager, step, state, accuracy=None):
         step: a whole number; must be higher than that of every checkpoint so far.
         state: TrainState.
         accuracy: on the validation split, where it was evaluated at this step.
+
+    Raises:
+        OSError: the disk has no room for it. To begin and fail would take what room there is.
     """
+    manager.wait_until_finished()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    if shutil.disk_usage(manager.directory).free < 1.25 * size + 2**20:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(manager.directory))
     metrics = None if accuracy is None else {'accuracy': accuracy}
-    manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+    with jax.transfer_guard('allow'):  # Orbax copies to the host in its own way
+        manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
 
 
 def restore(manager, step, abstract_state):

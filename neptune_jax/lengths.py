@@ -18,8 +18,8 @@ def in_steps(length, field, *, total_steps, steps_per_epoch, batch_size):
     Raises:
         UserError: where `length` is not such a text.
     """
-    match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*(step|epoch|example)?s?(%)?\s*', str(length))
-    if not match or (match[2] is None) == (match[3] is None):
+    match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*(?:(step|epoch|example)s?|%)\s*', str(length))
+    if not match:
         raise UserError(
             f'{field}={length!r} is not a length; write it like '
             "'500 steps', '2 epochs', '10000 examples' or '5%'"

@@ -218,6 +218,24 @@ def test_results_do_not_depend_on_devices_or_batch_of_the_evaluation(config, tmp
 
 
 @pytest.mark.parametrize(
+    'fields',
+    [
+        {'optim.name': 'adamw', 'optim.weight_decay': 0.1, 'optim.schedule': 'constant'},
+        {'optim.name': 'sgd', 'optim.learning_rate': 0.05, 'optim.schedule': 'step'},
+        {'loss.name': 'bce', 'optim.schedule': 'linear', 'optim.warmup': '2 steps'},
+        {'loss.label_smoothing': 0.1, 'optim.clip_norm': 1.0, 'data.standardize': 'min_max'},
+    ],
+    ids=lambda fields: ','.join(map(str, fields.values())),
+)
+def test_every_option_trains(config, tmp_path, fields):
+    config.train.steps = 30
+    config.update_from_flattened_dict(fields)
+    train.train_and_evaluate(config, tmp_path)
+    losses = [row['train/loss'] for row in runs.read_rows(tmp_path) if 'train/loss' in row]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(
     ('field', 'value', 'message'),
     [
         ('train.batch_size', 12, r'train.batch_size=12 cannot be divided evenly over 8 device'),

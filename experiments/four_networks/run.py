@@ -1,10 +1,12 @@
-"""Trains the four networks over seeds, one command each, and collects their summaries.
+"""Trains the four networks over seeds, one command each, and collects their results.
 
     python experiments/four_networks/run.py --out=experiments/four_networks/results/accuracy.jsonl
-    python experiments/four_networks/run.py --table=experiments/four_networks/results/accuracy.jsonl
+    python experiments/four_networks/run.py --out=experiments/four_networks/results/speed.jsonl \\
+        --seeds=1 --runs=runs/four_networks_speed -- --config.train.epochs=1
+    python experiments/four_networks/run.py
 
-The first needs about an hour on two CPU cores. Interrupted, it goes on where it was. Flags after
-`--` go to every run: `-- --config.train.epochs=1`.
+The first takes about an hour on two CPU cores; interrupted, it goes on where it was. The last
+prints the table of both.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import sys
 from pathlib import Path
 
 NETWORKS = ('cnn', 'cnn3', 'simple_net', 'net')
+RESULTS = Path(__file__).parent / 'results'
 
 
 def train(network, seed, workdir, flags):
@@ -35,40 +38,45 @@ def train(network, seed, workdir, flags):
     }
 
 
-def table(records):
-    """Returns a Markdown table: mean and sample deviation over seeds for each network."""
+def table(accuracy, speed):
+    """Returns a Markdown table: mean and sample deviation over seeds, and what an epoch takes.
+
+    Args:
+        accuracy: records of whole trainings, several seeds a network.
+        speed: records of one epoch each, on a machine that did nothing else.
+    """
     lines = [
-        '| config | parameters | test accuracy | seeds | images/s | training |',
-        '|---|---:|---:|---:|---:|---:|',
+        '| config | parameters | test accuracy | images/s | one epoch |',
+        '|---|---:|---:|---:|---:|',
     ]
     for network in NETWORKS:
-        runs = [record for record in records if record['network'] == network]
-        accuracies = [record['test']['accuracy'] for record in runs]
-        mean = f'{statistics.mean(accuracies):.4f}'
-        if len(runs) > 1:
-            mean += f' ± {statistics.stdev(accuracies):.4f}'
-        speed = statistics.median(record['images_per_second'] for record in runs)
-        seconds = statistics.median(record['train_seconds'] for record in runs)
+        runs = [record for record in accuracy if record['network'] == network]
+        (timed,) = (record for record in speed if record['network'] == network)
+        tests = [record['test']['accuracy'] for record in runs]
         lines.append(
-            f'| `{network}` | {runs[0]["params"]:,} | {mean} | {len(runs)} | {speed:,.0f} '
-            f'| {seconds:,.0f} s |'
+            f'| `{network}` | {runs[0]["params"]:,} '
+            f'| {statistics.mean(tests):.4f} ± {statistics.stdev(tests):.4f} '
+            f'| {timed["images_per_second"]:,.0f} | {timed["train_seconds"]:.0f} s |'
         )
     return '\n'.join(lines)
 
 
+def read(path):
+    """Returns the records of a file of results; none where it does not exist."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--out', type=Path, help='JSON lines, one a run; finished runs are kept')
-    parser.add_argument('--table', type=Path, help='print the table of such a file and leave')
+    parser.add_argument('--out', type=Path, help='JSON lines, one a run; those in it are not rerun')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--runs', type=Path, default=Path('runs/four_networks'))
     parser.add_argument('flags', nargs='*', help='more flags for each run, after --')
     args = parser.parse_args()
-    if args.table:
-        print(table([json.loads(line) for line in args.table.read_text().splitlines()]))
+    if not args.out:
+        print(table(read(RESULTS / 'accuracy.jsonl'), read(RESULTS / 'speed.jsonl')))
         return
-    records = args.out.read_text().splitlines() if args.out.is_file() else []
-    done = {(record['network'], record['seed']) for record in map(json.loads, records)}
+    done = {(record['network'], record['seed']) for record in read(args.out)}
     for seed in range(args.seeds):
         for network in NETWORKS:
             if (network, seed) not in done:

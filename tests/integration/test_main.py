@@ -145,29 +145,58 @@ def test_an_interrupted_run_says_how_to_go_on(command, tmp_path):
     assert runs.read_summary(tmp_path / 'run')['status'] == 'preempted'
 
 
-def test_a_full_disk_stops_the_run_and_keeps_its_checkpoints(run, tmp_path):
-    """On a file system of its own, of 3.5 MB, that every checkpoint takes a part of."""
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder, and the start of a command that puts a small file system there for one command.
+
+    The file system ends with the command, which leaves a copy of its folder `run` in `left`.
+    """
     disk = tmp_path / 'disk'
     disk.mkdir()
-    namespace = ('unshare', '--map-root-user', '--mount')
-    mount = f'mount -t tmpfs -o size=3500k tmpfs {disk}'
-    if not succeeds(*namespace, 'sh', '-c', mount):
+    namespace = ('unshare', '--map-root-user', '--mount', 'sh', '-c')
+    mount = f'mount -t tmpfs -o size=4m tmpfs {disk}'
+    if not succeeds(*namespace, mount):
         pytest.skip('no file system can be mounted here')
-    flags = ('--config=configs/cnn.py', *MINI, '--config.train.steps=40', f'--workdir={disk}/run')
-    flags += ('--config.checkpoint.every=4 steps', '--config.checkpoint.keep=100')
-    # The file system ends with its namespace, so what is on it is copied out.
     script = f'{mount} && "$@"; status=$?; cp -a {disk}/run {tmp_path}/left; exit $status'
-    result = run(*flags, prefix=(*namespace, 'sh', '-c', script, 'sh'))
-    assert result.returncode == 2, result.stderr
-    assert result.stderr.count('\n') == 1
-    assert f'error: the disk of {disk}/run is full; free some space' in result.stderr
-    left = tmp_path / 'left'
+    return disk, (*namespace, script, 'sh'), tmp_path / 'left'
+
+
+def test_a_full_disk_stops_the_run_and_keeps_its_checkpoints(run, small_disk):
+    disk, prefix, left = small_disk
+    flags = ('--config=configs/cnn.py', *MINI, '--config.train.steps=40')
+    flags += ('--config.checkpoint.every=4 steps', '--config.checkpoint.keep=100')
+    result = run(*flags, f'--workdir={disk}/run', prefix=prefix)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f'error: the disk of {disk}/run is full; free some space')
+    assert result.stderr.count('\n') == 1, result.stderr
     assert runs.read_summary(left)['status'] == 'failed'
+    kept = max(int(path.name) for path in (left / 'checkpoints').iterdir())
     # Moved to a disk with room, it goes on.
-    flags = (*flags[:-3], f'--workdir={left}', *flags[-2:])
-    result = assert_ok(run(*flags))
-    assert re.search(r'resuming after step (\d+)', result.stdout)
+    result = assert_ok(run(*flags, f'--workdir={left}'))
+    assert f'resuming after step {kept}' in result.stdout
     assert runs.read_summary(left)['status'] == 'finished'
+
+
+def test_the_status_can_be_written_on_a_disk_without_a_free_byte(small_disk):
+    disk, prefix, left = small_disk
+    script = (
+        'import sys\n'
+        'from pathlib import Path\n'
+        'from configs import cnn\n'
+        'from neptune_jax import runs\n'
+        'run = runs.open_run(sys.argv[1], cnn.get_config(), {})\n'
+        'try:\n'
+        '    with run.status(), Path(sys.argv[1], "filler").open("wb", buffering=0) as file:\n'
+        '        while True:\n'
+        '            file.write(bytes(4096))\n'
+        'except runs.UserError as error:\n'
+        '    print(error)\n'
+    )
+    command = (*prefix, sys.executable, '-c', script, f'{disk}/run')
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith(f'the disk of {disk}/run is full')
+    assert (left / 'filler').stat().st_size > 3.5e6
+    assert runs.read_summary(left)['status'] == 'failed'
 
 
 @pytest.mark.parametrize(
