@@ -47,7 +47,9 @@ $(VENV)/pyvenv.cfg:
 	    if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	            2>/dev/null; then \
 	        echo "Making $(VENV) with $$($$python --version)"; \
-	        $$python -m venv $(VENV) && exit 0; \
+	        $$python -m venv $(VENV) >/dev/null 2>&1 && exit 0; \
+	        rm -rf $(VENV); \
+	        $$python -m venv --without-pip $(VENV) && $(pip-from-debian) && exit 0; \
 	        rm -rf $(VENV); \
 	        echo 'error: that Python has no venv; on Debian and Ubuntu: apt install python3-venv' >&2; \
 	        exit 2; \
@@ -56,3 +58,11 @@ $(VENV)/pyvenv.cfg:
 	echo 'error: $(or $(PYTHON),python3) is no Python 3.11, 3.12 or 3.13; name one:' \
 	    'make $(or $(MAKECMDGOALS),train) PYTHON=/path/to/python3.12' >&2; \
 	exit 2
+
+# Debian and Ubuntu leave pip out of their Python. The package that has it is unpacked, not installed.
+define pip-from-debian
+( folder=$$(mktemp -d) && cd $$folder && apt-get download -qq python3-pip-whl 2>/dev/null && \
+    dpkg-deb -x *.deb . && cd '$(CURDIR)' && \
+    $(VENV)/bin/python $$(echo $$folder/usr/share/python-wheels/pip-*.whl)/pip install --quiet pip; \
+    status=$$?; rm -rf $$folder; exit $$status )
+endef
