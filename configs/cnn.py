@@ -22,16 +22,52 @@ def get_config():
     config.model.kernel_init = 'xavier_uniform'  # xavier_*, he_*, lecun_*: uniform or normal
 
     config.data = ConfigDict()
-    config.data.name = 'fashion_mnist'  # or 'fashion_mnist_mini': 3,000 images, no download
+    config.data.name = 'fashion_mnist'  # a key of neptune_jax.data.sources.SOURCES
     config.data.dir = ''  # where tfds keeps its data; '': $TFDS_DATA_DIR or ~/tensorflow_datasets
     config.data.archive_dir = ''  # a folder that holds the publisher's archives already
-    config.data.val_fraction = 0.1  # part of each training class held out for validation
+    config.data.path = ''  # image_folder: the folder; arrays: an .npz, .npy or .csv
+    config.data.labels_path = ''  # arrays: the labels that belong to an .npy of images
+    config.data.label_column = 'label'  # arrays: the column of a .csv that is no pixel
+    config.data.image_size = ()  # (height, width) of one's own images; (): as the first one
+    config.data.channels = 0  # 1 or 3; 0: as the first image
+    config.data.resize = ''  # '': refuse other sizes; 'stretch', 'crop' (the centre), 'pad'
+    config.data.examples = 6000  # synthetic only, 1/6 of them to test
+    config.data.classes = 10  # synthetic only
+    config.data.val_fraction = 0.1  # part of each training class held out, if no split is given
+    config.data.test_fraction = 0.1  # the same for the test, if no split is given
     config.data.split_seed = 0  # which examples those are
-    config.data.standardize = 'mean_std'  # 'mean_std', 'min_max' (of the training split), 'none'
+    config.data.folds = 0  # cross-validation: so many folds instead of val_fraction
+    config.data.fold = 0  # which of them validates
+    config.data.subset = config_dict.placeholder(int)  # train on so many examples a class
+    config.data.sampler = 'shuffle'  # or 'balanced': each class equally likely, with replacement
+    config.data.standardize = 'mean_std'  # 'min_max', 'per_image', 'none', or a preset's name
+    config.data.mode = 'auto'  # 'device', 'host', 'stream'; auto: by size
+    config.data.workers = 1  # processes that read files in mode 'stream'
+
+    config.data.clean = ConfigDict()
+    config.data.clean.duplicates = 'drop'  # or 'keep'; also across splits: the test's copy stays
+    config.data.clean.near_duplicates = 'count'  # 'drop', 'ignore'; by perceptual hash
+    config.data.clean.unreadable = 'drop'  # or 'error'; images that cannot be decoded
+    config.data.clean.missing_pixels = 'mean'  # 'median', 'zero'; 'drop' the image; for NaN
+    config.data.clean.max_pixels = 50_000_000  # larger images are refused: decompression bombs
+
+    config.augment = ConfigDict()
+    config.augment.flip = 'none'  # 'random'; 'alternating': every second epoch
+    config.augment.crop_padding = 0  # pixels of zeros around, then a random crop
+    config.augment.translate = 0  # largest shift in pixels
+    config.augment.rotate = 0.0  # largest angle in degrees
+    config.augment.brightness = 0.0  # factor in [1 - x, 1 + x]
+    config.augment.contrast = 0.0  # factor in [1 - x, 1 + x]
+    config.augment.saturation = 0.0  # factor in [1 - x, 1 + x]; colour images only
+    config.augment.cutout = 0  # side of a square of zeros in pixels
+    config.augment.erase = 0.0  # probability of a random rectangle of noise
+    config.augment.mixup = 0.0  # alpha of the Beta distribution; 0: off
+    config.augment.cutmix = 0.0  # alpha of the Beta distribution; 0: off
 
     config.loss = ConfigDict()
     config.loss.name = 'cross_entropy'  # softmax; or 'bce': one-vs-rest sigmoid
     config.loss.label_smoothing = 0.0  # probability mass spread evenly over the classes
+    config.loss.class_weights = 'none'  # or 'balanced': a class counts the more the rarer it is
 
     config.optim = ConfigDict()
     config.optim.name = 'adam'  # 'sgd', 'adam', 'adamw'

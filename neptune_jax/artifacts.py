@@ -100,8 +100,9 @@ def worst_mistakes(dataset, examples, outputs):
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.axis('off')
-    for axes, i in zip(grid, worst, strict=False):
-        image, label = dataset.images[examples[i]], dataset.labels[examples[i]]
+    images = dataset.read_images(examples[worst])
+    for axes, i, image in zip(grid, worst, images, strict=False):
+        label = dataset.labels[examples[i]]
         axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap='gray')
         prediction = dataset.class_names[outputs['prediction'][i]]
         axes.set_title(

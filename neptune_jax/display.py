@@ -10,6 +10,7 @@ from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
+from neptune_jax.data import clean
 from neptune_jax.state import count_params
 
 _console = Console(highlight=False)
@@ -24,10 +25,12 @@ def header(experiment, run):
     """Prints the data, the devices, and the parameters layer by layer."""
     sizes = ', '.join(f'{size:,} {name}' for name, size in experiment.dataset.sizes.items())
     devices = experiment.devices
-    height, width, channels = experiment.dataset.images.shape[1:]
+    height, width, channels = experiment.dataset.image_shape
     kind = devices.mesh.devices[0].device_kind
     line(f'run      {run.workdir}')
     line(f'data     {experiment.config.data.name}: {sizes} images of {height}x{width}x{channels}')
+    line(f'cleaning {clean.summary(experiment.dataset.report)}')
+    line(f'batches  from mode {experiment.dataset.mode}')
     line(f'devices  {devices.num_devices} x {kind}, driver {devices.driver}')
     batch_size = experiment.config.train.batch_size
     line(

@@ -26,7 +26,7 @@ from flax.traverse_util import flatten_dict
 from neptune_jax.errors import UserError
 
 # Where a run happens and what it prints may change when it is resumed; its results may not.
-_FREE_FIELDS = ('data.dir', 'data.archive_dir', 'log.', 'parallel.')
+_FREE_FIELDS = ('data.dir', 'data.archive_dir', 'data.mode', 'data.workers', 'log.', 'parallel.')
 
 
 class Run:
@@ -44,6 +44,10 @@ class Run:
         row = {'step': step, 'time': round(time.time(), 3)} | values
         with self.path('metrics.jsonl').open('a') as file:
             file.write(_dumps(row) + '\n')
+
+    def write_artifact(self, name, value):
+        """Writes a value as a JSON file into artifacts."""
+        _replace(self.path('artifacts') / name, _dumps(value, indent=2) + '\n')
 
     def rewind(self, step):
         """Removes the rows after `step`: a run that resumes there writes them again."""

@@ -1,9 +1,10 @@
 """The loss and the steps: pure functions of (state, batch), the same under every driver.
 
-A batch is a dict: `image` float32[B, H, W, C], standardised; `label` int32[B]; and, in
-evaluation, `mask` bool[B], False for padding. Where a step runs on several devices under pmap,
-`axis_name` names the axis over which it averages; under jit the batch is the global one and
-there is nothing to average.
+A batch is a dict: `image` float32[B, H, W, C], standardised; `label` int32[B]; in evaluation `mask`
+bool[B], False for padding; after mixup or cutmix `other_label` int32[B] and `label_weight`
+float32[B], the weight of `label` where `other_label` has the rest. Where a step runs on several
+devices under pmap, `axis_name` names the axis over which it averages; under jit the batch is the
+global one and there is nothing to average.
 """
 
 import jax
@@ -44,7 +45,17 @@ def _targets(logits, labels, label_smoothing):
     return optax.smooth_labels(one_hot, label_smoothing)
 
 
-def train_step(state, batch, *, model, optimizer, loss, label_smoothing=0.0, axis_name=None):
+def train_step(
+    state,
+    batch,
+    *,
+    model,
+    optimizer,
+    loss,
+    label_smoothing=0.0,
+    class_weights=None,
+    axis_name=None,
+):
     """Takes one optimizer step on the mean loss of a batch.
 
     Args:
@@ -53,6 +64,7 @@ def train_step(state, batch, *, model, optimizer, loss, label_smoothing=0.0, axi
         model: a Flax module; `optimizer`: an Optax transformation.
         loss: a function of (logits, labels, label_smoothing) to losses float32[B].
         label_smoothing: in [0, 1).
+        class_weights: float32[K], what the loss of an example of each class counts; None: 1.
         axis_name: the axis of devices, or None.
 
     Returns:
@@ -60,10 +72,18 @@ def train_step(state, batch, *, model, optimizer, loss, label_smoothing=0.0, axi
         before the step, `grad_norm` (global L2 norm, before clipping).
     """
 
+    def weighted_loss(logits, labels):
+        losses = loss(logits, labels, label_smoothing)
+        return losses if class_weights is None else losses * class_weights[labels]
+
     def mean_loss(params):
         variables = {'params': params, 'batch_stats': state.batch_stats}
         logits, updated = model.apply(variables, batch['image'], train=True, mutable='batch_stats')
-        losses = loss(logits, batch['label'], label_smoothing)
+        losses = weighted_loss(logits, batch['label'])
+        if 'other_label' in batch:
+            weight = batch['label_weight']
+            other_losses = weighted_loss(logits, batch['other_label'])
+            losses = weight * losses + (1 - weight) * other_losses
         return losses.mean(), (logits, updated.get('batch_stats', {}))
 
     (value, (logits, batch_stats)), grads = jax.value_and_grad(mean_loss, has_aux=True)(

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from neptune_jax import artifacts, build, checkpoints, display, metrics, runs
-from neptune_jax.data import batches
 from neptune_jax.errors import UserError
 from neptune_jax.state import count_params
 
@@ -28,23 +27,24 @@ def train_and_evaluate(config, workdir):
     experiment = build.create(config)
     environment = runs.environment(experiment.devices, experiment.dataset.describe())
     run = runs.open_run(workdir, config, environment)
+    run.write_artifact('data_report.json', experiment.dataset.report)
     display.header(experiment, run)
     if run.summary.get('status') == 'finished':
         display.line('this run has finished before; its results were:')
     else:
         keep = config.checkpoint.keep
         with run.status(), checkpoints.open_manager(run.path('checkpoints'), keep) as manager:
-            data = build.place_data(experiment)
-            evaluate = build.compile_evaluate(experiment, data)
-            state = _train(experiment, run, manager, data, evaluate)
+            feed = build.create_feed(experiment)
+            evaluate = build.compile_evaluate(experiment, feed)
+            state = _train(experiment, run, manager, feed, evaluate)
             _test(experiment, run, manager, state, evaluate)
     display.results(run)
     return run.summary
 
 
-def _train(experiment, run, manager, data, evaluate):
+def _train(experiment, run, manager, feed, evaluate):
     """Takes the steps that remain, leaving rows and checkpoints; returns the last state."""
-    config, devices, dataset = experiment.config, experiment.devices, experiment.dataset
+    config, dataset = experiment.config, experiment.dataset
 
     # ------------------------------------------------------------------ Where to start
     start = manager.latest_step() or 0
@@ -67,11 +67,9 @@ def _train(experiment, run, manager, data, evaluate):
 
     # ------------------------------------------------------------------ The step, compiled once
     began = time.perf_counter()
-    train_step = build.compile_train_step(experiment, data)
+    train_step = build.compile_train_step(experiment, feed)
     display.line(f'compiled the steps in {time.perf_counter() - began:.1f} s')
-    indices = batches.train_indices(
-        dataset.splits['train'], config.train.batch_size, config.seed, start
-    )
+    items = feed.batches(experiment.order, start, experiment.total_steps, config.data.workers)
 
     # ------------------------------------------------------------------ Training
     seconds_before = run.summary.get('train_seconds', 0.0)
@@ -82,8 +80,8 @@ def _train(experiment, run, manager, data, evaluate):
     ):
         clock = _Clock()
         dispatched, waiting = [], []  # metrics of the steps since the last log point; before it
-        for step in range(start + 1, experiment.total_steps + 1):
-            state, step_metrics = train_step(state, data, devices.shard(next(indices)))
+        for step, item in enumerate(items, start + 1):
+            state, step_metrics = train_step(state, feed.data, item)
             dispatched.append((step, step_metrics))
             last = step == experiment.total_steps
             evaluates = len(dataset.splits['val']) and (last or step % experiment.eval_every == 0)

@@ -112,6 +112,32 @@ def test_sgd_update_by_hand():
     np.testing.assert_allclose(values['accuracy'], expected.mean(), rtol=1e-6)
 
 
+def test_class_weights_and_mixed_labels_weigh_the_loss_of_each_example():
+    batch = make_batch(size=10)
+    batch['other_label'] = batch['label'][::-1].copy()
+    batch['label_weight'] = np.linspace(0.1, 1, 10).astype(np.float32)
+    class_weights = np.array([0.5, 1.0, 4.0], np.float32)
+    model, optimizer = Linear(), optax.sgd(0.1)
+    before = state.create(model, optimizer, SHAPE, seed=0)
+    _, values = steps.train_step(
+        before,
+        batch,
+        model=model,
+        optimizer=optimizer,
+        loss=steps.cross_entropy,
+        class_weights=class_weights,
+    )
+    logits = np.asarray(model.apply({'params': before.params}, batch['image']), np.float64)
+    probabilities = softmax(logits)
+    expected = 0.0
+    for i in range(10):
+        own, other = batch['label'][i], batch['other_label'][i]
+        weight = batch['label_weight'][i]
+        expected -= weight * class_weights[own] * np.log(probabilities[i, own]) / 10
+        expected -= (1 - weight) * class_weights[other] * np.log(probabilities[i, other]) / 10
+    np.testing.assert_allclose(values['loss'], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize('loss', [steps.cross_entropy, steps.bce])
 def test_loss_falls_to_near_zero_on_one_batch(loss):
     batch = make_batch()

@@ -224,6 +224,8 @@ def test_results_do_not_depend_on_devices_or_batch_of_the_evaluation(config, tmp
         {'optim.name': 'sgd', 'optim.learning_rate': 0.05, 'optim.schedule': 'step'},
         {'loss.name': 'bce', 'optim.schedule': 'linear', 'optim.warmup': '2 steps'},
         {'loss.label_smoothing': 0.1, 'optim.clip_norm': 1.0, 'data.standardize': 'min_max'},
+        {'loss.class_weights': 'balanced', 'data.sampler': 'balanced', 'data.folds': 4},
+        {'augment.flip': 'random', 'augment.mixup': 0.2, 'data.mode': 'stream', 'data.subset': 150},
     ],
     ids=lambda fields: ','.join(map(str, fields.values())),
 )

@@ -1,58 +1,58 @@
-"""Which examples make up each batch, as indices, and how a device turns those into a batch."""
+"""Which examples make up each batch: pure functions of a step's number."""
 
-import jax.numpy as jnp
 import numpy as np
 
 
-def train_indices(examples, batch_size, seed, step):
-    """Yields the indices of every training batch from `step` (0 for the first) on, for ever.
+class TrainOrder:
+    """The batches of a training: `order[step]` is int32[batch_size], for any step from 0.
 
-    Each epoch is a permutation that depends on nothing but (seed, epoch), so a run can start at
-    any step. The examples of an epoch that fill no batch are left out of it, others each time.
-
-    Args:
-        examples: int[n], indices of the training examples; n must fill at least one batch.
-        batch_size: of the global batch.
-        seed: of the order.
-        step: where to start.
-
-    Yields:
-        int32[batch_size].
+    Each epoch is a permutation that depends on nothing but (seed, epoch), so a run can start at any
+    step, and any process can say which examples a step takes. The examples of an epoch that fill no
+    batch are left out of it, others each time. With `balance_by`, an epoch is drawn instead, with
+    replacement, so that each class is equally likely.
     """
-    steps_per_epoch = len(examples) // batch_size
-    epoch, position = divmod(step, steps_per_epoch)
-    while True:
-        order = np.random.default_rng((seed, epoch)).permutation(examples).astype(np.int32)
-        yield from order[: steps_per_epoch * batch_size].reshape(-1, batch_size)[position:]
-        epoch, position = epoch + 1, 0
+
+    def __init__(self, examples, batch_size, seed, balance_by=None):
+        """Makes the order.
+
+        Args:
+            examples: int[n], the numbers of the training examples; they must fill a batch.
+            batch_size: of the global batch.
+            seed: of the order.
+            balance_by: int[n], the label of each example, or None.
+        """
+        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.balance_by = balance_by
+        self.steps_per_epoch = len(examples) // batch_size
+        self._epoch, self._order = None, None
+
+    def __getitem__(self, step):
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._draw(epoch)
+        start = position * self.batch_size
+        return self._order[start : start + self.batch_size]
+
+    def _draw(self, epoch):
+        rng = np.random.default_rng((self.seed, epoch))
+        if self.balance_by is None:
+            return rng.permutation(self.examples).astype(np.int32)
+        _, inverse, counts = np.unique(self.balance_by, return_inverse=True, return_counts=True)
+        weights = 1 / (counts[inverse] * len(counts))
+        return rng.choice(self.examples, len(self.examples), p=weights).astype(np.int32)
 
 
-def eval_indices(examples, batch_size):
-    """Yields the indices of every example once, in order; the last batch is filled up with -1.
+class EvalOrder:
+    """The batches of an evaluation: every example once, in order; -1 fills the last batch up."""
 
-    Yields:
-        int32[batch_size].
-    """
-    num_batches = -(-len(examples) // batch_size)
-    padded = np.full(num_batches * batch_size, -1, np.int32)
-    padded[: len(examples)] = examples
-    yield from padded.reshape(num_batches, batch_size)
+    def __init__(self, examples, batch_size):
+        self.examples, self.batch_size = examples, batch_size
 
+    def __len__(self):
+        return -(-len(self.examples) // self.batch_size)
 
-def gather(data, indices, standardizer):
-    """Returns a batch from data that lie on the device.
-
-    Args:
-        data: a dict of all examples: `image` uint8[N, H, W, C] and `label` int32[N].
-        indices: int32[B]; -1 is padding and gives an arbitrary example with `mask` False.
-        standardizer: data.standardize.Standardizer.
-
-    Returns:
-        A dict: `image` float32[B, H, W, C], `label` int32[B], `mask` bool[B].
-    """
-    rows = jnp.maximum(indices, 0)
-    return {
-        'image': standardizer(data['image'][rows]),
-        'label': data['label'][rows],
-        'mask': indices >= 0,
-    }
+    def __getitem__(self, number):
+        batch = np.full(self.batch_size, -1, np.int32)
+        found = self.examples[number * self.batch_size :][: self.batch_size]
+        batch[: len(found)] = found
+        return batch

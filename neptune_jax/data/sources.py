@@ -1,76 +1,248 @@
-"""Where images come from: each source reads one data set through tfds into NumPy arrays."""
+"""Where images come from: each source is a prepared tfds data set, read example by example."""
 
+import contextlib
+import dataclasses
+import functools
+import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from neptune_jax.data.idx import FashionMnist, FashionMnistMini
+from neptune_jax.data import folder
+from neptune_jax.data.builder import RawBuilder
+from neptune_jax.data.catalogue import catalogue
+from neptune_jax.data.cifar import Cifar10, Cifar100
+from neptune_jax.data.idx import FashionMnist, FashionMnistMini, Kmnist, Mnist
+from neptune_jax.data.images import Conversion, perceptual_hash
+from neptune_jax.data.synthetic import Synthetic
 from neptune_jax.errors import UserError, choose
 
+CHUNK = 2000  # examples read at a time where all of them are
+
+
+def _archives(builder):
+    def create(config, data_dir):
+        return builder(data_dir=data_dir, archive_dir=config.archive_dir)
+
+    return create
+
+
+def _raw(read):
+    def create(config, data_dir):
+        clean = config.clean
+        conversion = Conversion(
+            size=tuple(config.image_size) or None,
+            channels=config.channels,
+            resize=config.resize,
+            missing_pixels=clean.missing_pixels,
+            max_pixels=clean.max_pixels,
+        )
+        raw = read(config, data_dir, conversion)
+        return RawBuilder(raw, data_dir=data_dir, unreadable=clean.unreadable)
+
+    return create
+
+
+def _image_folder(config, data_dir, conversion):
+    return folder.image_folder(Path(config.path).expanduser(), conversion)
+
+
+def _arrays(config, data_dir, conversion):
+    paths = (Path(path).expanduser() for path in (config.path, config.labels_path))
+    return folder.arrays(*paths, config.label_column, conversion)
+
+
+def _catalogue(config, data_dir, conversion):
+    return catalogue(config.name.removeprefix('tfds:'), data_dir, conversion)
+
+
+def _synthetic(config, data_dir):
+    return Synthetic(
+        data_dir=data_dir,
+        examples=config.examples,
+        classes=config.classes,
+        image_size=tuple(config.image_size) or (32, 32),
+        channels=config.channels or 3,
+        seed=config.split_seed,
+    )
+
+
 SOURCES = {
-    'fashion_mnist': FashionMnist,
-    'fashion_mnist_mini': FashionMnistMini,
+    'mnist': _archives(Mnist),
+    'kmnist': _archives(Kmnist),
+    'fashion_mnist': _archives(FashionMnist),
+    'fashion_mnist_mini': _archives(FashionMnistMini),
+    'cifar10': _archives(Cifar10),
+    'cifar100': _archives(Cifar100),
+    'image_folder': _raw(_image_folder),
+    'arrays': _raw(_arrays),
+    'synthetic': _synthetic,
+    'tfds:NAME': _raw(_catalogue),
 }
 
 
-def read(config):
-    """Reads a data set; prepares it first where that has not happened yet.
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A prepared data set: its examples in their order, the official splits one after another."""
 
-    Args:
-        config: the `data` group.
+    builder: Any
+    splits: dict[str, np.ndarray]  # 'train' and maybe 'val', 'test': int64[n]
 
-    Returns:
-        images: uint8[N, H, W, C] and
-        labels: int32[N], of all official splits, in the publisher's order;
-        splits: a dict from 'train' and 'test' to indices into those, int64[n];
-        class_names: a tuple.
+    @property
+    def class_names(self):
+        return tuple(self.builder.info.features['label'].names)
+
+    @property
+    def image_shape(self):
+        return self.builder.info.features['image'].shape
+
+    @property
+    def report(self):
+        """What the preparation dropped and changed: rules with a count and examples each."""
+        return self.builder.info.metadata.get('report', {})
+
+    def __len__(self):
+        return sum(map(len, self.splits.values()))
+
+    def name(self, example):
+        """Returns the split of an example and its place there, such as 'train[17]'."""
+        split = next(s for s, part in self.splits.items() if part[0] <= example <= part[-1])
+        return f'{split}[{example - self.splits[split][0]}]'
+
+    @property
+    def nbytes(self):
+        """The bytes of all images in memory."""
+        return len(self) * int(np.prod(self.image_shape))
+
+    def reader(self):
+        """Returns a Reader of its examples, which another process can be given."""
+        return Reader(
+            str(self.builder.data_path), {s: len(part) for s, part in self.splits.items()}
+        )
+
+    def images(self):
+        """Returns all images, uint8[N, H, W, C], memory-mapped from a file beside tfds's.
+
+        Decoding records takes seconds where this takes no time.
+        """
+        path = Path(self.builder.data_path) / 'images.npy'
+        if not path.is_file():
+            self._scan(path)
+        return np.load(path, mmap_mode='r')
+
+    def index(self):
+        """Returns what splits, cleaning and standardisation need to know of each image.
+
+        A dict: `label` int32[N], `digest` bytes16[N] of the contents, `perceptual` bytes32[N], and
+        for each channel `sum`, `squares` int64[N, C], `low`, `high` uint8[N, C].
+        """
+        path = Path(self.builder.data_path) / 'index.npz'
+        if not path.is_file():
+            self._scan()
+        with np.load(path) as columns:
+            return dict(columns)
+
+    def _scan(self, images_path=None):
+        """Reads every record once: writes the index, and all images where a path is given."""
+        reader, parts = self.reader(), []
+        with contextlib.ExitStack() as files:
+            if images_path:
+                unfinished = files.enter_context(_replacing(images_path))
+                shape = (len(self), *self.image_shape)
+                images = np.lib.format.open_memmap(unfinished, 'w+', np.uint8, shape)
+            for start in range(0, len(self), CHUNK):
+                stop = min(start + CHUNK, len(self))
+                pixels, labels = reader.read(range(start, stop))
+                parts.append({'label': labels} | _describe(pixels))
+                if images_path:
+                    images[start:stop] = pixels
+            columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+            index_path = Path(self.builder.data_path) / 'index.npz'
+            np.savez(files.enter_context(_replacing(index_path)), **columns)
+
+
+class Reader:
+    """Reads the examples of a Source from tfds's files; small to pickle."""
+
+    def __init__(self, data_path, sizes):
+        self.data_path, self.sizes = data_path, sizes
+
+    def __getstate__(self):
+        return {'data_path': self.data_path, 'sizes': self.sizes}
+
+    @functools.cached_property
+    def _records(self):
+        builder = tfds.builder_from_directory(self.data_path)
+        return [builder.as_data_source(split) for split in self.sizes]
+
+    def read(self, indices):
+        """Returns images uint8[n, H, W, C] and labels int32[n], in the order of the indices."""
+        indices = np.asarray(indices)
+        images, labels, start = None, np.zeros(len(indices), np.int32), 0
+        for records, size in zip(self._records, self.sizes.values(), strict=True):
+            here = np.flatnonzero((indices >= start) & (indices < start + size))
+            examples = records.__getitems__((indices[here] - start).tolist()) if len(here) else []
+            for k, example in zip(here, examples, strict=True):
+                if images is None:
+                    images = np.zeros((len(indices), *example['image'].shape), np.uint8)
+                images[k], labels[k] = example['image'], example['label']
+            start += size
+        return images, labels
+
+
+def open_source(config):
+    """Returns the Source that the `data` group names; prepares it where that has not happened yet.
 
     Raises:
         UserError: an unknown data set, data that cannot be had or are damaged, a data folder that
             cannot be written.
     """
-    source = choose(SOURCES, config.name, 'data.name')
+    name = 'tfds:NAME' if config.name.startswith('tfds:') else config.name
+    create = choose(SOURCES, name, 'data.name')
     data_dir = Path(config.dir or tfds.core.constants.get_default_data_dir()).expanduser()
     try:
-        builder = source(data_dir=data_dir, archive_dir=config.archive_dir)
+        builder = create(config, data_dir)
         if not builder.is_prepared():
             if not sys.stderr.isatty():
                 tfds.disable_progress_bar()
             builder.download_and_prepare()
-        train, test = (_read_split(builder, split) for split in ('train', 'test'))
+        splits, start = {}, 0
+        for split in ('train', 'val', 'test'):
+            if split in builder.info.splits:
+                size = builder.info.splits[split].num_examples
+                splits[split] = np.arange(start, start + size)
+                start += size
+        return Source(builder, splits)
     except OSError as error:
         raise UserError(
             f'data.dir={str(data_dir)!r} cannot be used ({error}); set --config.data.dir to a '
             'folder that can be written'
         ) from error
-    images, labels = (np.concatenate([train[key], test[key]]) for key in ('image', 'label'))
-    examples = np.arange(len(labels))
-    splits = {'train': examples[: len(train['label'])], 'test': examples[len(train['label']) :]}
-    return images, labels, splits, tuple(builder.info.features['label'].names)
 
 
-def _read_split(builder, split):
-    """Returns a split as arrays, from the cache beside tfds's files where there is one.
-
-    Decoding records one by one takes seconds where reading an array takes a tenth of one.
-    """
-    cache = Path(builder.data_path) / f'{split}.npz'
-    if cache.is_file():
-        with np.load(cache) as arrays:
-            return dict(arrays)
-    examples = builder.as_data_source(split)
-    examples = examples.__getitems__(range(len(examples)))
-    arrays = {
-        'image': np.stack([example['image'] for example in examples]),
-        'label': np.array([example['label'] for example in examples], np.int32),
+def _describe(pixels):
+    wide = pixels.reshape(len(pixels), -1, pixels.shape[-1]).astype(np.int64)
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]
+    return {
+        'digest': np.frombuffer(b''.join(digests), 'V16'),
+        'perceptual': perceptual_hash(pixels),
+        'sum': wide.sum(axis=1),
+        'squares': (wide**2).sum(axis=1),
+        'low': pixels.min(axis=(1, 2)),
+        'high': pixels.max(axis=(1, 2)),
     }
-    unfinished = cache.with_suffix(f'.{os.getpid()}.npz')
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """Yields a path to write in the same folder, which then replaces `path`."""
+    unfinished = path.with_name(f'.{os.getpid()}.{path.name}')
     try:
-        np.savez(unfinished, **arrays)
-        unfinished.replace(cache)
-    except OSError:
-        unfinished.unlink(missing_ok=True)  # a read-only or full disk: the next run decodes again
-    return arrays
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -51,5 +51,5 @@ def test_the_description_tells_data_apart(config):
 
 def test_unknown_data_sets_are_refused(config):
     config.data.name = 'mnits'
-    with pytest.raises(UserError, match=r"data.name='mnits' is unknown; choose one of: fashion_"):
+    with pytest.raises(UserError, match=r"data.name='mnits' is unknown; choose one of: mnist"):
         dataset.load(config.data)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from neptune_jax.data import archives as places
 from neptune_jax.data import idx, sources
 from neptune_jax.errors import UserError
 
@@ -38,7 +39,7 @@ class Tiny(idx.IdxBuilder, skip_registration=True):
     """Twelve images that no place has until a test puts them there."""
 
     CLASS_NAMES = ('a', 'b', 'c')
-    SHA256 = tuple(hashlib.sha256(content).hexdigest() for content in CONTENTS.values())
+    SHA256 = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENTS.items()}
     FOLDER = '/nonexistent'
     URL = 'http://127.0.0.1:9/'  # nobody listens there
     DEBIAN_PACKAGE = 'dataset-that-does-not-exist'
@@ -49,7 +50,7 @@ def archives(tmp_path):
     folder = tmp_path / 'archives'
     folder.mkdir()
     for name, content in CONTENTS.items():
-        (folder / f'{name}.gz').write_bytes(gzip.compress(content))
+        (folder / name).write_bytes(gzip.compress(content))
     return folder
 
 
@@ -58,20 +59,24 @@ def read(tmp_path, monkeypatch):
     """Reads a builder into arrays, as training does; its data folder is the test's own."""
 
     def read(builder, **fields):
-        monkeypatch.setitem(sources.SOURCES, 'tiny', builder)
+        def create(config, data_dir):
+            return builder(data_dir=data_dir, archive_dir=config.archive_dir)
+
+        monkeypatch.setitem(sources.SOURCES, 'tiny', create)
         fields = {'name': 'tiny', 'dir': str(tmp_path / 'data'), 'archive_dir': ''} | fields
-        return sources.read(ConfigDict(fields))
+        source = sources.open_source(ConfigDict(fields))
+        source.images()
+        return source
 
     return read
 
 
-def assert_is_tiny(images, labels, splits, class_names):
-    np.testing.assert_array_equal(images, IMAGES)
-    np.testing.assert_array_equal(labels, LABELS)
-    assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
-    np.testing.assert_array_equal(splits['train'], np.arange(8))
-    np.testing.assert_array_equal(splits['test'], np.arange(8, 12))
-    assert class_names == ('a', 'b', 'c')
+def assert_is_tiny(source):
+    np.testing.assert_array_equal(source.images(), IMAGES)
+    np.testing.assert_array_equal(source.index()['label'], LABELS)
+    np.testing.assert_array_equal(source.splits['train'], np.arange(8))
+    np.testing.assert_array_equal(source.splits['test'], np.arange(8, 12))
+    assert source.class_names == ('a', 'b', 'c')
 
 
 @pytest.mark.parametrize('compressed', [True, False])
@@ -80,28 +85,28 @@ def test_archive_dir_then_the_prepared_data(read, archives, capsys, compressed):
         for path in archives.iterdir():
             path.with_suffix('').write_bytes(gzip.decompress(path.read_bytes()))
             path.unlink()
-    assert_is_tiny(*read(Tiny, archive_dir=str(archives)))
+    assert_is_tiny(read(Tiny, archive_dir=str(archives)))
     assert f'tiny: reading the archives in {archives}' in capsys.readouterr().out
     for path in archives.iterdir():
         path.unlink()
-    assert_is_tiny(*read(Tiny))  # from the prepared data: the archives are gone
+    assert_is_tiny(read(Tiny))  # from the prepared data: the archives are gone
     assert 'reading' not in capsys.readouterr().out
 
 
 def test_the_cache_beside_the_prepared_data_is_optional(read, archives, tmp_path):
     read(Tiny, archive_dir=str(archives))
-    caches = list((tmp_path / 'data').rglob('*.npz'))
-    assert {path.name for path in caches} == {'train.npz', 'test.npz'}
+    caches = [*(tmp_path / 'data').rglob('*.npz'), *(tmp_path / 'data').rglob('*.npy')]
+    assert {path.name for path in caches} == {'index.npz', 'images.npy'}
     for path in caches:
         path.unlink()
-    assert_is_tiny(*read(Tiny))
+    assert_is_tiny(read(Tiny))
 
 
 def test_the_folder_where_a_package_installs_them(read, archives):
     class Installed(Tiny, skip_registration=True):
         FOLDER = str(archives)
 
-    assert_is_tiny(*read(Installed))
+    assert_is_tiny(read(Installed))
 
 
 def test_the_publisher(read, archives, capsys):
@@ -112,7 +117,7 @@ def test_the_publisher(read, archives, capsys):
         class Published(Tiny, skip_registration=True):
             URL = f'http://127.0.0.1:{server.server_port}/'
 
-        assert_is_tiny(*read(Published))
+        assert_is_tiny(read(Published))
         server.shutdown()
     assert 'downloading from http://127.0.0.1' in capsys.readouterr().out
 
@@ -135,7 +140,7 @@ def test_nothing_works(read, capsys, tmp_path):
 
 def test_a_package_of_debian_is_unpacked_without_installing_it(tmp_path):
     try:
-        idx.fetch_debian_package('hello', tmp_path)
+        places.fetch_debian_package('hello', tmp_path)
     except (OSError, subprocess.SubprocessError) as error:
         pytest.skip(f'no apt-get, or no mirror within reach: {error}')
     assert (tmp_path / 'usr/bin/hello').is_file()
@@ -163,7 +168,7 @@ def test_a_damaged_archive_is_named_with_both_checksums(read, archives, tmp_path
         read(Tiny, archive_dir=str(archives))
     message = str(caught.value)
     assert message.startswith(f'{path} is damaged: its contents{problem}')
-    assert f'expected {Tiny.SHA256[0]}' in message
+    assert f'expected {Tiny.SHA256[path.name]}' in message
     assert '\n' not in message
     assert not list((tmp_path / 'data').rglob('*.array_record*'))
 

@@ -38,6 +38,42 @@ def test_no_validation_split():
     assert (len(rest), len(held_out)) == (10, 0)
 
 
+@given(counts=st.lists(st.integers(2, 30), min_size=1, max_size=5), folds=st.integers(2, 5))
+def test_folds_are_disjoint_even_and_cover_everything(counts, folds):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    examples = np.arange(len(labels))
+    if len(examples) < folds:
+        return
+    parts = [splits.fold(examples, labels, i, folds, seed=0) for i in range(folds)]
+    for rest, held_out in parts:
+        np.testing.assert_array_equal(np.sort(np.concatenate([rest, held_out])), examples)
+    np.testing.assert_array_equal(np.sort(np.concatenate([part[1] for part in parts])), examples)
+    sizes = [len(held_out) for _, held_out in parts]
+    assert max(sizes) - min(sizes) <= 1
+    for label in range(len(counts)):
+        own = [(labels[held_out] == label).sum() for _, held_out in parts]
+        assert max(own) - min(own) <= 1
+
+
+def test_folds_that_make_no_sense_are_refused():
+    for number, folds in ((0, 1), (3, 3), (-1, 3)):
+        with pytest.raises(UserError, match=rf'data.fold={number} of data.folds={folds}'):
+            splits.fold(np.arange(9), np.zeros(9), number, folds, 0)
+    with pytest.raises(UserError, match=r'data.folds=10 are more than the 9 training examples'):
+        splits.fold(np.arange(9), np.zeros(9), 9, 10, 0)
+
+
+def test_a_subset_has_so_many_of_each_class():
+    labels = np.repeat([0, 1, 2], [50, 30, 5])
+    found = splits.subset(np.arange(85), labels, 10, seed=0)
+    np.testing.assert_array_equal(np.bincount(labels[found]), [10, 10, 5])
+    assert (np.diff(found) > 0).all()
+    # A larger subset holds the smaller one: learning curves add examples.
+    assert np.isin(found, splits.subset(np.arange(85), labels, 20, seed=0)).all()
+    with pytest.raises(UserError, match=r'data.subset=0 must be at least 1'):
+        splits.subset(np.arange(85), labels, 0, seed=0)
+
+
 @pytest.mark.parametrize('fraction', [-0.1, 1.0, 2.0, float('nan')])
 def test_fractions_outside_their_range_are_refused(fraction):
     with pytest.raises(UserError, match=r'data.val_fraction=.* at least 0 and below 1'):

@@ -1,0 +1,125 @@
+"""How batches get to the devices: from their own memory, from the host's, or streamed from files.
+
+All three take the same order of examples and end in the same batch: `image` uint8[B, H, W, C],
+`label` int32[B], `index` int32[B] (the example's number) and `mask` bool[B] (False for padding).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+AHEAD = 4  # batches read before they are needed
+
+
+class Feed(NamedTuple):
+    """A way to get batches."""
+
+    data: Any  # arrays that lie on every device for the whole run
+    batches: Callable  # (order, start, stop, workers) -> iterator of items, placed on the devices
+    empty: Callable  # batch size -> an item of zeros, placed: to compile for
+    unpack: Callable  # (data, item) -> batch; traced
+
+
+def create(dataset, devices):
+    """Returns the Feed for a data.dataset.Dataset's mode and a parallel.Parallel.
+
+    The `workers` of its batches are processes that read files in mode 'stream'. To start them takes
+    seconds: a training is worth it, an evaluation reads with 0 workers, in a thread.
+    """
+    if dataset.mode == 'device':
+        return _from_device(dataset, devices)
+    return _from_host(dataset, devices)
+
+
+def _from_device(dataset, devices):
+    def batches(order, start, stop, workers=0):
+        del workers
+        for step in range(start, stop):
+            yield devices.shard(order[step])
+
+    def unpack(data, indices):
+        rows = jnp.maximum(indices, 0)
+        return {
+            'image': data['image'][rows],
+            'label': data['label'][rows],
+            'index': indices,
+            'mask': indices >= 0,
+        }
+
+    return Feed(
+        data=devices.replicate({'image': np.asarray(dataset.images), 'label': dataset.labels}),
+        batches=batches,
+        empty=lambda batch_size: devices.shard(np.zeros(batch_size, np.int32)),
+        unpack=unpack,
+    )
+
+
+def _from_host(dataset, devices):
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # Grain asks for its own flags, also outside of absl's programs
+        flags.FLAGS.mark_as_parsed()
+    reader = Memory(dataset.images, dataset.labels)
+    if dataset.mode == 'stream':
+        reader = dataset.source.reader()
+
+    def shard(item):
+        return jax.tree.map(devices.shard, item)
+
+    def batches(order, start, stop, workers=0):
+        source = grain.MapDataset.source(_Batches(reader, order, start, stop))
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)
+        stream = source.to_iter_dataset(options)
+        if dataset.mode == 'stream' and workers:
+            stream = stream.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
+            )
+        for item in stream:
+            yield shard(item)
+
+    def empty(batch_size):
+        return shard(
+            {
+                'image': np.zeros((batch_size, *dataset.image_shape), np.uint8),
+                'label': np.zeros(batch_size, np.int32),
+                'index': np.zeros(batch_size, np.int32),
+            }
+        )
+
+    def unpack(data, item):
+        del data
+        return item | {'mask': item['index'] >= 0}
+
+    return Feed(data={}, batches=batches, empty=empty, unpack=unpack)
+
+
+class Memory(NamedTuple):
+    """Reads examples from arrays, as `sources.Reader` does from files."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def read(self, indices):
+        return self.images[indices], self.labels[indices]
+
+
+class _Batches:
+    """The batches of an order as a random-access source: one element is a whole batch.
+
+    Grain's cost is one an element: with batches as elements it does not count.
+    """
+
+    def __init__(self, reader, order, start, stop):
+        self._reader, self._order, self._start, self._stop = reader, order, start, stop
+
+    def __len__(self):
+        return self._stop - self._start
+
+    def __getitem__(self, number):
+        indices = self._order[self._start + number]
+        images, labels = self._reader.read(np.maximum(indices, 0))
+        return {'image': images, 'label': labels, 'index': indices}

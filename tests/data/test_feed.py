@@ -1,0 +1,68 @@
+"""The three ways of a batch to the devices, side by side."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from neptune_jax import parallel
+from neptune_jax.data import batches, dataset, feed
+
+
+def batches_of(config, mode, order, start, stop, workers=0):
+    config.data.mode = mode
+    data = dataset.load(config.data)
+    assert data.mode == mode
+    assert (data.images is None) == (mode == 'stream')
+    devices = parallel.create(config.parallel, jax.devices()[:1])
+    feeding = feed.create(data, devices)
+    items = feeding.batches(order, start, stop, workers)
+    return [jax.device_get(feeding.unpack(feeding.data, item)) for item in items]
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_the_same_config_gives_the_same_batches_in_every_mode(config, workers):
+    data = dataset.load(config.data)
+    order = batches.TrainOrder(data.splits['train'], 64, seed=3)
+    steps = range(order.steps_per_epoch - 2, order.steps_per_epoch + 2)  # across two epochs
+    found = {
+        mode: batches_of(config, mode, order, steps.start, steps.stop, workers)
+        for mode in ('device', 'host', 'stream')
+    }
+    for mode in found:
+        assert len(found[mode]) == 4
+        for step, batch in zip(steps, found[mode], strict=True):
+            np.testing.assert_array_equal(batch['index'], order[step])
+            np.testing.assert_array_equal(batch['image'], data.images[order[step]])
+            np.testing.assert_array_equal(batch['label'], data.labels[order[step]])
+            assert batch['mask'].all()
+            assert batch['image'].dtype == np.uint8
+
+
+@pytest.mark.parametrize('mode', ['device', 'host', 'stream'])
+def test_padding_is_masked(config, mode):
+    data = dataset.load(config.data)
+    order = batches.EvalOrder(data.splits['val'], 200)  # 250 examples
+    first, last = batches_of(config, mode, order, 0, len(order))
+    assert first['mask'].all()
+    np.testing.assert_array_equal(last['mask'], np.arange(200) < 50)
+    np.testing.assert_array_equal(last['label'][:50], data.labels[data.splits['val'][200:]])
+
+
+@pytest.mark.parametrize('mode', ['host', 'stream'])
+def test_a_feed_can_be_left_before_its_end(config, mode):
+    data = dataset.load(config.data)
+    config.data.mode = mode
+    feeding = feed.create(dataset.load(config.data), parallel.create(config.parallel))
+    order = batches.TrainOrder(data.splits['train'], 64, seed=0)
+    items = feeding.batches(order, 0, 10_000, workers=1)
+    assert len(list(itertools.islice(items, 2))) == 2
+    items.close()
+
+
+def test_auto_puts_small_data_on_the_device(config):
+    assert config.data.mode == 'auto'
+    assert dataset.load(config.data).mode == 'device'
+    assert dataset._mode('auto', 2**31) in ('host', 'stream')
+    assert dataset._mode('auto', 2**50) == 'stream'
