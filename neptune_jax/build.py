@@ -52,6 +52,9 @@ def create(config):
         )
     choose({'none': None, 'balanced': None}, config.loss.class_weights, 'loss.class_weights')
     choose({'shuffle': None, 'balanced': None}, config.data.sampler, 'data.sampler')
+    for field, seed in (('seed', config.seed), ('data.split_seed', config.data.split_seed)):
+        if seed < 0:
+            raise UserError(f'{field}={seed} must not be negative')
     if config.checkpoint.keep < 1:
         raise UserError(f'checkpoint.keep={config.checkpoint.keep} must be at least 1')
     data = dataset.load(config.data)

@@ -89,6 +89,7 @@ class RawBuilder(ImageBuilder, skip_registration=True):
     def _split_generators(self, dl_manager):
         report = {}
         self.info.metadata['report'] = report
+        self.info.metadata['before'] = {s: len(items) for s, items in self.raw.splits.items()}
         return {
             split: self._generate_examples(split, items, report)
             for split, items in self.raw.splits.items()

@@ -23,6 +23,7 @@ def catalogue(name, data_dir, conversion):
             array_record, or one without `train`, `image` or `label`.
     """
     builder = _prepared(name, data_dir)
+    _records.cache_clear()  # it may have been prepared anew
     features, sizes = builder.info.features, builder.info.splits
     if not (
         'train' in sizes

@@ -57,7 +57,7 @@ def clean(config, source, index):
                 f'the split {split!r} is empty after cleaning; see the options data.clean.*'
             )
     report = {
-        'before': {split: len(part) for split, part in source.splits.items()},
+        'before': source.before,
         'after': {split: len(part) for split, part in splits.items()},
         'classes': {
             split: dict(

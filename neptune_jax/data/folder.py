@@ -32,6 +32,10 @@ def image_folder(path, conversion):
     roots = {split: path / split for split in SPLITS if (path / split).is_dir()}
     if 'train' not in roots:
         roots = {'train': path}
+    else:
+        for other in sorted(path.iterdir()):
+            if other.is_dir() and not other.name.startswith('.') and other.name not in SPLITS:
+                raise UserError(f'{other} is no split; name it val or test, or move it away')
     splits = {split: _files(root) for split, root in roots.items()}
     classes = sorted({file.parent.name for file in splits['train']})
     for name in classes:
@@ -119,7 +123,7 @@ def arrays(path, labels_path, label_column, conversion):
         elif path.suffix == '.npz':
             splits = _read_npz(path)
         else:
-            splits = {'train': (np.load(path), np.load(labels_path))}
+            splits = {'train': (_read_npy(path), _read_npy(labels_path))}
     except (OSError, ValueError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
         problem = ' '.join(str(error).split())
         raise UserError(f'{" or ".join(map(str, files))} cannot be read: {problem}') from error
@@ -165,11 +169,17 @@ def size_of_array(array, conversion):
     return array.shape[:2], 1 if array.ndim == 2 or array.shape[2] == 1 else 3
 
 
+def _read_npy(path):
+    with path.open('rb') as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
 def _read_npz(path):
-    found = np.load(path)
-    if not isinstance(found, np.lib.npyio.NpzFile):
-        raise ValueError('it is no .npz file')
-    with found:
+    # Opened here, because np.load leaves a file open that it cannot read.
+    with path.open('rb') as file:
+        found = np.load(file)
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            raise ValueError('it is no .npz file')
         if {'images', 'labels'} <= set(found):
             return {'train': (found['images'], found['labels'])}
         splits = {

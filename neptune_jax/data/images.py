@@ -87,7 +87,8 @@ def convert(array, conversion):
     Args:
         array: [H, W] or [H, W, C]. Unsigned 8-bit integers are taken as they are; unsigned 16-bit
             ones are divided by 257; booleans and floats in [0, 1] are multiplied by 255; other
-            numbers must lie in [0, 255] and are rounded. NaN is a missing pixel.
+            numbers must lie in [0, 255] and are rounded. For floats, `conversion.white` says which
+            of the two ranges it is. NaN is a missing pixel.
         conversion: Conversion with `channels` set; without `size`, the image keeps its own.
 
     Raises:

@@ -17,11 +17,12 @@ from neptune_jax.data.builder import RawBuilder
 from neptune_jax.data.catalogue import catalogue
 from neptune_jax.data.cifar import Cifar10, Cifar100
 from neptune_jax.data.idx import FashionMnist, FashionMnistMini, Kmnist, Mnist
-from neptune_jax.data.images import Conversion, perceptual_hash
+from neptune_jax.data.images import FILL, RESIZE, Conversion, perceptual_hash
 from neptune_jax.data.synthetic import Synthetic
 from neptune_jax.errors import UserError, choose
 
-CHUNK = 2000  # examples read at a time where all of them are
+CHUNK = 2**24  # bytes of images read at a time where all of them are
+UNREADABLE = ('drop', 'error')
 
 
 def _archives(builder):
@@ -34,6 +35,11 @@ def _archives(builder):
 def _raw(read):
     def create(config, data_dir):
         clean = config.clean
+        _check_shape(config)
+        if config.resize:
+            choose(RESIZE, config.resize, 'data.resize')
+        choose(FILL, clean.missing_pixels, 'data.clean.missing_pixels')
+        choose(dict.fromkeys(UNREADABLE), clean.unreadable, 'data.clean.unreadable')
         conversion = Conversion(
             size=tuple(config.image_size) or None,
             channels=config.channels,
@@ -41,19 +47,28 @@ def _raw(read):
             missing_pixels=clean.missing_pixels,
             max_pixels=clean.max_pixels,
         )
-        raw = read(config, data_dir, conversion)
+        try:
+            raw = read(config, data_dir, conversion)
+        except OSError as error:
+            raise UserError(f'data.name={config.name!r} cannot be read: {error}') from error
         return RawBuilder(raw, data_dir=data_dir, unreadable=clean.unreadable)
 
     return create
 
 
 def _image_folder(config, data_dir, conversion):
-    return folder.image_folder(Path(config.path).expanduser(), conversion)
+    return folder.image_folder(_path(config), conversion)
 
 
 def _arrays(config, data_dir, conversion):
-    paths = (Path(path).expanduser() for path in (config.path, config.labels_path))
-    return folder.arrays(*paths, config.label_column, conversion)
+    labels_path = Path(config.labels_path).expanduser()
+    return folder.arrays(_path(config), labels_path, config.label_column, conversion)
+
+
+def _path(config):
+    if not config.path:
+        raise UserError(f'data.name={config.name!r} needs --config.data.path')
+    return Path(config.path).expanduser()
 
 
 def _catalogue(config, data_dir, conversion):
@@ -61,6 +76,12 @@ def _catalogue(config, data_dir, conversion):
 
 
 def _synthetic(config, data_dir):
+    _check_shape(config)
+    if not 2 <= config.classes <= config.examples // 6:
+        raise UserError(
+            f'data.classes={config.classes} of data.examples={config.examples}: there must be two '
+            'classes at least, and six examples for each'
+        )
     return Synthetic(
         data_dir=data_dir,
         examples=config.examples,
@@ -69,6 +90,16 @@ def _synthetic(config, data_dir):
         channels=config.channels or 3,
         seed=config.split_seed,
     )
+
+
+def _check_shape(config):
+    size = config.image_size
+    if size and not (len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
+        raise UserError(
+            f'data.image_size={tuple(size)} must be a height and a width, such as (32, 32)'
+        )
+    if config.channels not in (0, 1, 3):
+        raise UserError(f'data.channels={config.channels} must be 1, 3, or 0: as the first image')
 
 
 SOURCES = {
@@ -105,6 +136,12 @@ class Source:
         """What the preparation dropped and changed: rules with a count and examples each."""
         return self.builder.info.metadata.get('report', {})
 
+    @property
+    def before(self):
+        """The number of raw images of each split, with those that the preparation dropped."""
+        sizes = {split: len(part) for split, part in self.splits.items()}
+        return self.builder.info.metadata.get('before', sizes)
+
     def __len__(self):
         return sum(map(len, self.splits.values()))
 
@@ -131,7 +168,8 @@ class Source:
         """
         path = Path(self.builder.data_path) / 'images.npy'
         if not path.is_file():
-            self._scan(path)
+            with _writing(path.parent):
+                self._scan(path)
         return np.load(path, mmap_mode='r')
 
     def index(self):
@@ -142,7 +180,8 @@ class Source:
         """
         path = Path(self.builder.data_path) / 'index.npz'
         if not path.is_file():
-            self._scan()
+            with _writing(path.parent):
+                self._scan()
         with np.load(path) as columns:
             return dict(columns)
 
@@ -154,8 +193,9 @@ class Source:
                 unfinished = files.enter_context(_replacing(images_path))
                 shape = (len(self), *self.image_shape)
                 images = np.lib.format.open_memmap(unfinished, 'w+', np.uint8, shape)
-            for start in range(0, len(self), CHUNK):
-                stop = min(start + CHUNK, len(self))
+            chunk = max(1, CHUNK // int(np.prod(self.image_shape)))
+            for start in range(0, len(self), chunk):
+                stop = min(start + chunk, len(self))
                 pixels, labels = reader.read(range(start, stop))
                 parts.append({'label': labels} | _describe(pixels))
                 if images_path:
@@ -175,20 +215,23 @@ class Reader:
         return {'data_path': self.data_path, 'sizes': self.sizes}
 
     @functools.cached_property
+    def _builder(self):
+        return tfds.builder_from_directory(self.data_path)
+
+    @functools.cached_property
     def _records(self):
-        builder = tfds.builder_from_directory(self.data_path)
-        return [builder.as_data_source(split) for split in self.sizes]
+        return [self._builder.as_data_source(split) for split in self.sizes]
 
     def read(self, indices):
         """Returns images uint8[n, H, W, C] and labels int32[n], in the order of the indices."""
         indices = np.asarray(indices)
-        images, labels, start = None, np.zeros(len(indices), np.int32), 0
+        shape = self._builder.info.features['image'].shape
+        images = np.zeros((len(indices), *shape), np.uint8)
+        labels, start = np.zeros(len(indices), np.int32), 0
         for records, size in zip(self._records, self.sizes.values(), strict=True):
             here = np.flatnonzero((indices >= start) & (indices < start + size))
             examples = records.__getitems__((indices[here] - start).tolist()) if len(here) else []
             for k, example in zip(here, examples, strict=True):
-                if images is None:
-                    images = np.zeros((len(indices), *example['image'].shape), np.uint8)
                 images[k], labels[k] = example['image'], example['label']
             start += size
         return images, labels
@@ -204,7 +247,7 @@ def open_source(config):
     name = 'tfds:NAME' if config.name.startswith('tfds:') else config.name
     create = choose(SOURCES, name, 'data.name')
     data_dir = Path(config.dir or tfds.core.constants.get_default_data_dir()).expanduser()
-    try:
+    with _writing(data_dir):
         builder = create(config, data_dir)
         if not builder.is_prepared():
             if not sys.stderr.isatty():
@@ -217,9 +260,16 @@ def open_source(config):
                 splits[split] = np.arange(start, start + size)
                 start += size
         return Source(builder, splits)
+
+
+@contextlib.contextmanager
+def _writing(folder):
+    """Makes an OSError a UserError about the folder that is written."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
-            f'data.dir={str(data_dir)!r} cannot be used ({error}); set --config.data.dir to a '
+            f'data.dir={str(folder)!r} cannot be used ({error}); set --config.data.dir to a '
             'folder that can be written'
         ) from error
 
