@@ -1,0 +1,161 @@
+"""What data cost a training: feeding it from memory or from files, preparing and loading them.
+
+    python -m experiments.benchmarks.data
+
+Throughput: `cnn3` in batches of 128 on Fashion-MNIST in the modes 'device', 'host' and 'stream' in
+turn, some steps each a round, compared round by round. Memory: the largest resident set of a
+training that streams 200,000 images of 32x32x3. Folder: a folder of 20,000 JPEG images of mixed
+sizes, prepared and opened again.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from configs import cnn, cnn3, image_folder
+from neptune_jax import build, runs
+from neptune_jax.data import dataset
+
+MODES = ('device', 'host', 'stream')
+RESULTS = Path(__file__).parent / 'results/data.jsonl'
+
+
+def start(mode, data_dir, steps):
+    """Returns a function that takes `steps` steps and returns the images per second."""
+    config = cnn3.get_config()
+    config.data.dir = data_dir
+    config.data.mode = mode
+    config.train.epochs = 1000.0
+    experiment = build.create(config)
+    feed = build.create_feed(experiment)
+    step = build.compile_train_step(experiment, feed)
+    items = feed.batches(experiment.order, 0, experiment.total_steps, config.data.workers)
+    state = build.init_state(experiment)
+
+    def run():
+        nonlocal state
+        began = time.perf_counter()
+        for _ in range(steps):
+            state, _ = step(state, feed.data, next(items))
+        jax.block_until_ready(state)
+        return steps * config.train.batch_size / (time.perf_counter() - began)
+
+    return run, experiment
+
+
+def throughput(data_dir, rounds, steps):
+    """Yields a record for each mode: images/s of every round, and against 'device'."""
+    started = {mode: start(mode, data_dir, steps) for mode in MODES}
+    speeds = {mode: [] for mode in MODES}
+    for number in range(rounds + 1):
+        for mode, (run, _) in started.items():
+            speed = run()
+            if number:  # the first round warms up
+                speeds[mode].append(speed)
+    for mode, (_, experiment) in started.items():
+        ratios = [own / base for own, base in zip(speeds[mode], speeds['device'], strict=True)]
+        yield {
+            'benchmark': 'throughput',
+            'mode': mode,
+            'rounds': rounds,
+            'steps_a_round': steps,
+            'images_per_second': [round(speed, 1) for speed in speeds[mode]],
+            'median_ratio_to_device': round(statistics.median(ratios), 4),
+            'environment': runs.environment(experiment.devices, {}),
+        }
+
+
+def memory(data_dir, examples, steps):
+    """Returns a record of the resident memory of a training that streams."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, '-m', 'neptune_jax.main', '--config=configs/cnn.py']
+        command += ['--config.data.name=synthetic', f'--config.data.examples={examples}']
+        command += ['--config.data.image_size=32,32', '--config.data.channels=3']
+        command += [f'--config.data.dir={data_dir}', '--config.data.mode=stream']
+        command += [f'--config.train.steps={steps}', f'--config.eval.every={steps} steps']
+        subprocess.run([*command, f'--workdir={folder}/prepare'], check=True)  # the data set
+        process = subprocess.Popen([*command, f'--workdir={folder}/measure'])
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError('the training to be measured has failed')
+    return {
+        'benchmark': 'memory',
+        'examples': examples,
+        'image_shape': [32, 32, 3],
+        'steps': steps,
+        # Of the larger process: the trainer or its reader.
+        'largest_resident_mib': round(usage.ru_maxrss / 1024),
+    }
+
+
+def folder(count):
+    """Returns a record of the time a folder of images takes, and of the cores it keeps busy."""
+    rng = np.random.default_rng(0)
+    config = image_folder.get_config()
+    with tempfile.TemporaryDirectory() as root:
+        for i in range(count):
+            path = Path(root, f'images/train/{i % 10}/{i}.jpg')
+            path.parent.mkdir(parents=True, exist_ok=True)
+            height, width = rng.integers(150, 350, 2)
+            # Smooth noise compresses as photographs do.
+            small = rng.integers(0, 256, (height // 8, width // 8, 3)).astype(np.uint8)
+            Image.fromarray(small).resize((width, height)).save(path, quality=85)
+        config.data.path, config.data.dir = f'{root}/images', f'{root}/data'
+        config.data.channels, config.data.resize = 3, 'crop'
+        before, began = os.times(), time.perf_counter()
+        dataset.load(config.data)
+        prepared, after = time.perf_counter() - began, os.times()
+        began = time.perf_counter()
+        dataset.load(config.data)
+        again = time.perf_counter() - began
+    return {
+        'benchmark': 'folder',
+        'images': count,
+        'prepare_seconds': round(prepared, 1),
+        'cores_busy': round((sum(after[:4]) - sum(before[:4])) / prepared, 2),
+        'open_again_seconds': round(again, 2),
+    }
+
+
+def loading(data_dir):
+    """Returns a record of the time to load Fashion-MNIST, prepared, into memory."""
+    config = cnn.get_config().data
+    config.dir = data_dir
+    dataset.load(config)
+    began = time.perf_counter()
+    np.array(dataset.load(config).images)
+    return {'benchmark': 'loading', 'seconds': round(time.perf_counter() - began, 3)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--out', type=Path, default=RESULTS, help='JSON lines')
+    parser.add_argument('--data_dir', default='', help='where tfds keeps its data')
+    parser.add_argument('--rounds', type=int, default=9)
+    parser.add_argument('--steps', type=int, default=20)
+    parser.add_argument('--examples', type=int, default=200_000, help='that are streamed')
+    parser.add_argument('--images', type=int, default=20_000, help='in the folder')
+    args = parser.parse_args()
+    with args.out.open('w') as file:
+        for record in (
+            folder(args.images),
+            loading(args.data_dir),
+            memory(args.data_dir, args.examples, 200),
+            *throughput(args.data_dir, args.rounds, args.steps),
+        ):
+            file.write(json.dumps(record) + '\n')
+            print(record)
+
+
+if __name__ == '__main__':
+    main()
