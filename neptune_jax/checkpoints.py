@@ -36,13 +36,15 @@ def open_manager(directory, keep):
         manager.close()
 
 
-def save(manager, step, state, accuracy=None):
+def save(manager, step, state, data, accuracy=None):
     """Starts to save `state`; the arrays may be donated as soon as this returns.
 
     Args:
         manager: from `open_manager`.
         step: a whole number; must be higher than that of every checkpoint so far.
         state: TrainState.
+        data: a dict for JSON, what to know of the data to use the parameters: the classes and the
+            standardisation.
         accuracy: on the validation split, where it was evaluated at this step.
 
     Raises:
@@ -54,15 +56,18 @@ def save(manager, step, state, accuracy=None):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(manager.directory))
     metrics = None if accuracy is None else {'accuracy': accuracy}
     with jax.transfer_guard('allow'):  # Orbax copies to the host in its own way
-        manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+        items = {'state': ocp.args.StandardSave(state), 'data': ocp.args.JsonSave(data)}
+        manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
 
 def restore(manager, step, abstract_state):
-    """Returns the state saved at `step`.
+    """Returns the state saved at `step`, and the dict `data` saved with it.
 
     Args:
         manager: from `open_manager`.
         step: a step that was saved and kept.
         abstract_state: a TrainState of the shapes, types and placement that it is to have.
     """
-    return manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
+    items = {'state': ocp.args.StandardRestore(abstract_state), 'data': ocp.args.JsonRestore()}
+    restored = manager.restore(step, args=ocp.args.Composite(**items))
+    return restored.state, restored.data

@@ -49,7 +49,7 @@ def _train(experiment, run, manager, feed, evaluate):
     # ------------------------------------------------------------------ Where to start
     start = manager.latest_step() or 0
     if start:
-        state = checkpoints.restore(manager, start, experiment.abstract_state)
+        state, _ = checkpoints.restore(manager, start, experiment.abstract_state)
         display.line(f'resuming after step {start:,}')
     else:
         state = build.init_state(experiment)
@@ -109,7 +109,7 @@ def _train(experiment, run, manager, feed, evaluate):
 
                 # ------------------------------------------------------ Checkpoint
                 if saves or (evaluates and accuracy >= best_accuracy):
-                    checkpoints.save(manager, step, state, accuracy)
+                    checkpoints.save(manager, step, state, dataset.meaning(), accuracy)
                 best_accuracy = max(best_accuracy, accuracy or -1.0)
             images = (step - start) * config.train.batch_size
             run.update_summary(
@@ -149,7 +149,7 @@ def _test(experiment, run, manager, state, evaluate):
     summary = {'params': count_params(state.params)}
     if validated:
         best = max(validated, key=lambda row: (row['val/accuracy'], row['step']))
-        state = checkpoints.restore(manager, best['step'], experiment.abstract_state)
+        state, _ = checkpoints.restore(manager, best['step'], experiment.abstract_state)
         summary['best'] = {'step': best['step'], 'accuracy': best['val/accuracy']}
         summary['val'] = {
             key.removeprefix('val/'): value for key, value in best.items() if key.startswith('val/')

@@ -18,11 +18,12 @@ def create(num_devices=1):
 def test_a_state_comes_back_to_the_bit_on_any_number_of_devices(tmp_path, before, after):
     devices, saved = create(before)
     with checkpoints.open_manager(tmp_path, keep=1) as manager:
-        checkpoints.save(manager, 3, devices.replicate(saved))
+        checkpoints.save(manager, 3, devices.replicate(saved), {'classes': ['a', 'b']})
     devices, other = create(after)
     with checkpoints.open_manager(tmp_path, keep=1) as manager:
         assert manager.latest_step() == 3
-        restored = checkpoints.restore(manager, 3, devices.abstract(other))
+        restored, data = checkpoints.restore(manager, 3, devices.abstract(other))
+    assert data == {'classes': ['a', 'b']}
     jax.tree.map(np.testing.assert_array_equal, restored, saved)
     assert {leaf.sharding for leaf in jax.tree.leaves(restored)} == {devices.replicated}
     assert jax.tree.structure(restored) == jax.tree.structure(saved)
@@ -34,7 +35,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     accuracies = {1: 0.5, 2: 0.9, 3: None, 4: 0.7, 5: None, 6: 0.6}
     with checkpoints.open_manager(tmp_path, keep=2) as manager:
         for step, accuracy in accuracies.items():
-            checkpoints.save(manager, step, current, accuracy)
+            checkpoints.save(manager, step, current, {}, accuracy)
         manager.wait_until_finished()
         assert manager.all_steps() == [2, 5, 6]
 
@@ -43,6 +44,6 @@ def test_of_equally_good_ones_the_later_is_kept(tmp_path):
     devices, current = create()
     with checkpoints.open_manager(tmp_path, keep=1) as manager:
         for step, accuracy in {1: 0.9, 2: 0.9, 3: 0.1}.items():
-            checkpoints.save(manager, step, devices.replicate(current), accuracy)
+            checkpoints.save(manager, step, devices.replicate(current), {}, accuracy)
         manager.wait_until_finished()
         assert manager.all_steps() == [2, 3]

@@ -1,8 +1,12 @@
 """The loop, in this process, on the eight virtual devices unless a test says otherwise."""
 
 import csv
+import gzip
+import hashlib
+import io
 import json
 import logging
+import tarfile
 
 import jax
 import numpy as np
@@ -12,6 +16,8 @@ from PIL import Image
 
 from neptune_jax import build, checkpoints, runs, train
 from neptune_jax.data import dataset
+from neptune_jax.data.cifar import Cifar10
+from neptune_jax.data.idx import Mnist
 from neptune_jax.errors import UserError
 
 
@@ -26,7 +32,7 @@ def read_state(config, workdir, step):
     """The checkpoint of a run, as a host reads it that knows nothing of the run but its config."""
     experiment = build.create(config)
     with checkpoints.open_manager(workdir / 'checkpoints', keep=9) as manager:
-        return checkpoints.restore(manager, step, experiment.abstract_state), experiment
+        return *checkpoints.restore(manager, step, experiment.abstract_state), experiment
 
 
 def test_a_run_leaves_what_the_format_promises(config, tmp_path):
@@ -95,7 +101,8 @@ def test_results_equal_what_scikit_learn_finds_in_the_best_checkpoint(config, tm
     assert summary['best'] == {'step': best['step'], 'accuracy': best['val/accuracy']}
     assert summary['val']['accuracy'] == best['val/accuracy']
 
-    state, experiment = read_state(config, tmp_path, best['step'])
+    state, meaning, experiment = read_state(config, tmp_path, best['step'])
+    assert meaning == dataset.load(config.data).meaning()
     data = dataset.load(config.data)
     test = data.splits['test']
     pixels = data.images[data.splits['train']] / 255
@@ -235,6 +242,53 @@ def test_every_option_trains(config, tmp_path, fields):
     train.train_and_evaluate(config, tmp_path)
     losses = [row['train/loss'] for row in runs.read_rows(tmp_path) if 'train/loss' in row]
     assert losses[-1] < 0.9 * losses[0]
+
+
+def idx_bytes(array):
+    header = bytes([0, 0, 8, array.ndim])
+    return header + b''.join(n.to_bytes(4, 'big') for n in array.shape) + array.tobytes()
+
+
+def test_two_steps_on_archives_in_the_idx_format(config, tmp_path, monkeypatch):
+    labels = (np.arange(300) % 10).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (300, 28, 28)).astype(np.uint8)
+    contents = [
+        idx_bytes(part) for part in (images[:240], labels[:240], images[240:], labels[240:])
+    ]
+    digests = {}
+    for name, content in zip(Mnist.SHA256, contents, strict=True):
+        (tmp_path / name).write_bytes(gzip.compress(content))
+        digests[name] = hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(Mnist, 'SHA256', digests)
+    assert two_steps(config, tmp_path, name='mnist', archive_dir=str(tmp_path))['count'] == 60
+
+
+def test_two_steps_on_an_archive_in_the_format_of_cifar(config, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    path = tmp_path / 'cifar-10-binary.tar.gz'
+    with tarfile.open(path, 'w:gz') as archive:
+        for name in (name for names in Cifar10.FILES.values() for name in names):
+            records = rng.integers(0, 256, (50, 3073)).astype(np.uint8)
+            records[:, 0] %= 10
+            member = tarfile.TarInfo(f'cifar-10-batches-bin/{name}')
+            member.size = records.size
+            archive.addfile(member, io.BytesIO(records.tobytes()))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(Cifar10, 'SHA256', {path.name: digest})
+    assert two_steps(config, tmp_path, name='cifar10', archive_dir=str(tmp_path))['count'] == 50
+
+
+def test_two_steps_on_synthetic_images_and_on_the_same_as_a_tfds_data_set(config, tmp_path):
+    fields = {'examples': 600, 'image_size': (16, 16), 'channels': 3}
+    first = two_steps(config, tmp_path, name='synthetic', **fields)
+    name = 'tfds:synthetic/600x16x16x3_10_0'
+    assert two_steps(config, tmp_path, name=name, **fields) == first
+
+
+def two_steps(config, tmp_path, **fields):
+    config.data.update(fields | {'dir': str(tmp_path / 'data')})
+    config.train.steps = 2
+    return train.train_and_evaluate(config, tmp_path / fields['name'].replace(':', '_'))['test']
 
 
 @pytest.mark.parametrize(

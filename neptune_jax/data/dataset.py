@@ -45,16 +45,27 @@ class Dataset:
             return self.source.reader().read(examples)[0]
         return self.images[examples]
 
+    def meaning(self):
+        """Returns what parameters trained on the data are bound to: classes, standardisation."""
+        standardizer = self.standardizer
+        return {
+            'classes': list(self.class_names),
+            'image_shape': list(self.image_shape),
+            'standardize': {
+                'shift': standardizer.shift.tolist(),
+                'scale': standardizer.scale.tolist(),
+                'per_image': standardizer.per_image,
+            },
+        }
+
     def describe(self):
-        """Returns what identifies the data: sizes, a sha256 of each split, the standardisation."""
+        """Returns what identifies the data: source, sizes, a sha256 of each split, `meaning`."""
         return {
             'source': self.source.builder.info.full_name,
             'mode': self.mode,
             'sizes': self.sizes,
             'sha256': self.fingerprint,
-            'classes': self.class_names,
-            'standardize': self.standardizer._asdict(),
-        }
+        } | self.meaning()
 
 
 def load(config):

@@ -125,7 +125,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(command, run, tmp_p
 def read_params(workdir, step):
     """The leaves of a checkpoint, read with nothing of ours."""
     with ocp.StandardCheckpointer() as checkpointer:
-        return jax.tree.leaves(checkpointer.restore(workdir / f'checkpoints/{step}/default'))
+        return jax.tree.leaves(checkpointer.restore(workdir / f'checkpoints/{step}/state'))
 
 
 def test_an_interrupted_run_says_how_to_go_on(command, tmp_path):
