@@ -63,6 +63,8 @@ def throughput(data_dir, rounds, steps):
             if number:  # the first round warms up
                 speeds[mode].append(speed)
     for mode, (_, experiment) in started.items():
+        environment = runs.environment(experiment.devices, {})
+        del environment['command']  # it has paths of the machine
         ratios = [own / base for own, base in zip(speeds[mode], speeds['device'], strict=True)]
         yield {
             'benchmark': 'throughput',
@@ -71,7 +73,7 @@ def throughput(data_dir, rounds, steps):
             'steps_a_round': steps,
             'images_per_second': [round(speed, 1) for speed in speeds[mode]],
             'median_ratio_to_device': round(statistics.median(ratios), 4),
-            'environment': runs.environment(experiment.devices, {}),
+            'environment': environment,
         }
 
 
