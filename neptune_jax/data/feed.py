@@ -4,6 +4,7 @@ All three take the same order of examples and end in the same batch: `image` uin
 `label` int32[B], `index` int32[B] (the example's number) and `mask` bool[B] (False for padding).
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -78,8 +79,9 @@ def _from_host(dataset, devices):
             stream = stream.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
             )
-        for item in stream:
-            yield shard(item)
+        with contextlib.closing(iter(stream)) as items:  # ends the workers, also when left early
+            for item in items:
+                yield shard(item)
 
     def empty(batch_size):
         return shard(
