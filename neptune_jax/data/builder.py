@@ -139,6 +139,40 @@ class RawBuilder(ImageBuilder, skip_registration=True):
                 yield from pool.map(load, items[start : start + AHEAD], chunksize=16)
 
 
+def check_counts(where, labels):
+    names, counts = np.unique(np.array(labels), return_counts=True)
+    if len(names) < 2:
+        found = f'only class {names[0]}' if len(names) else 'no labels'
+        raise UserError(f'{where} has {found}: there is nothing to classify')
+    if counts.min() < 2:
+        raise UserError(
+            f'{where}: class {names[counts.argmin()]} has one image; a class needs two at least'
+        )
+
+
+def resolve(conversion, items, size_of, where):
+    """Returns the conversion with the size and the channels of the first image that has them.
+
+    Args:
+        conversion: Conversion.
+        items: of the training split.
+        size_of: (item, conversion) -> (height, width), channels; raises Unreadable.
+        where: the items come from, for the error message.
+    """
+    if conversion.size and conversion.channels:
+        return conversion
+    for item in items:
+        try:
+            size, channels = size_of(item, conversion)
+        except Unreadable as error:
+            problem = error
+            continue
+        return conversion._replace(
+            size=conversion.size or tuple(size), channels=conversion.channels or channels
+        )
+    raise UserError(f'{where}: none of the {len(items)} images can be read; the last: {problem}')
+
+
 def fingerprint(files, *settings):
     """Returns a short text that changes when one of some files changes, or a setting does."""
     digest = hashlib.sha256(json.dumps(settings).encode())

@@ -7,8 +7,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from neptune_jax.data import images
-from neptune_jax.data.builder import Raw, fingerprint
-from neptune_jax.data.folder import resolve, size_of_array
+from neptune_jax.data.arrays import size_of_array
+from neptune_jax.data.builder import Raw, fingerprint, resolve
 from neptune_jax.errors import UserError
 
 # What the catalogue calls a split, and what it is here; other splits are left alone.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from neptune_jax.data import folder
+from neptune_jax.data import arrays, folder
 from neptune_jax.data.builder import RawBuilder
 from neptune_jax.data.catalogue import catalogue
 from neptune_jax.data.cifar import Cifar10, Cifar100
@@ -62,7 +62,7 @@ def _image_folder(config, data_dir, conversion):
 
 def _arrays(config, data_dir, conversion):
     labels_path = Path(config.labels_path).expanduser()
-    return folder.arrays(_path(config), labels_path, config.label_column, conversion)
+    return arrays.array_files(_path(config), labels_path, config.label_column, conversion)
 
 
 def _path(config):
