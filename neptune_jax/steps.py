@@ -74,7 +74,7 @@ def train_step(
 
     def weighted_loss(logits, labels):
         losses = loss(logits, labels, label_smoothing)
-        return losses if class_weights is None else losses * class_weights[labels]
+        return losses if class_weights is None else losses * jnp.asarray(class_weights)[labels]
 
     def mean_loss(params):
         variables = {'params': params, 'batch_stats': state.batch_stats}
