@@ -1,1 +1,4 @@
-"""From a config to batches: source -> split -> standardise -> batches. Start at `dataset.load`."""
+"""From a config to batches: source -> cleaning -> split -> standardise -> batches -> augment.
+
+Start at `dataset.load`.
+"""
