@@ -13,7 +13,7 @@ train: $(VENV)/.train
 	$(VENV)/bin/python -m neptune_jax.main --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(ARGS)
 
 smoke: $(VENV)/.train
 	@folder=$$(mktemp -d) && $(VENV)/bin/python -m neptune_jax.main --config=$(CONFIG) \
