@@ -99,17 +99,16 @@ def _read_npz(path):
             raise ValueError('it is no .npz file')
         if {'images', 'labels'} <= set(found):
             return {'train': (found['images'], found['labels'])}
-        splits = {
-            split: (found[f'x_{split}'], found[f'y_{split}'])
-            for split in SPLITS
-            if {f'x_{split}', f'y_{split}'} <= set(found)
-        }
-        if 'train' not in splits:
+        pairs = {split: (f'x_{split}', f'y_{split}') for split in SPLITS}
+        splits = {split: pair for split, pair in pairs.items() if not {*pair}.isdisjoint(found)}
+        if 'train' not in splits or not {name for pair in splits.values() for name in pair} <= {
+            *found
+        }:
             raise UserError(
                 f'{path} holds {", ".join(found) or "nothing"}; expected images and labels, or '
-                'x_train and y_train'
+                'x_train and y_train, maybe also x_val and y_val, x_test and y_test'
             )
-        return splits
+        return {split: (found[x], found[y]) for split, (x, y) in splits.items()}
 
 
 def _read_csv(path, label_column, conversion):

@@ -54,6 +54,10 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             metadata=tfds.core.MetadataDict(),
         )
 
+    def describe(self, split, number):
+        """Returns a short text that finds an example of a prepared split again."""
+        return f'{split}[{number}]'
+
     def say(self, message):
         """Prints one line about a step of the preparation."""
         print(f'{self.name}: {message}', flush=True)
@@ -86,9 +90,16 @@ class RawBuilder(ImageBuilder, skip_registration=True):
         )
         super().__init__(data_dir=data_dir, config=config)
 
+    def describe(self, split, number):
+        # The raw images are numbered with those that were left out.
+        for i in self.info.metadata['left_out'][split]:
+            number += i <= number
+        return self.raw.describe(self.raw.splits[split][number])
+
     def _split_generators(self, dl_manager):
         report = {}
         self.info.metadata['report'] = report
+        self.info.metadata['left_out'] = {split: [] for split in self.raw.splits}
         self.info.metadata['before'] = {s: len(items) for s, items in self.raw.splits.items()}
         return {
             split: self._generate_examples(split, items, report)
@@ -118,7 +129,9 @@ class RawBuilder(ImageBuilder, skip_registration=True):
                 entry['count'] += 1
                 if len(entry['examples']) < EXAMPLES_REPORTED:
                     entry['examples'].append(name)
-            if label is not None:
+            if label is None:
+                self.info.metadata['left_out'][split].append(i)
+            else:
                 used += 1
                 yield i, {'image': image, 'label': label}
         if not used:

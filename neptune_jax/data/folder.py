@@ -56,9 +56,10 @@ def image_folder(path, conversion):
 
 
 def load_file(item, conversion):
-    """Returns the image of a (path, label), the label, and no rules."""
+    """Returns the image of a (path, label), the label, and the rules applied."""
     path, label = item
-    return images.decode(path, conversion), label, []
+    image, rules = images.decode(path, conversion)
+    return image, label, rules
 
 
 def _files(root):

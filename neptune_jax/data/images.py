@@ -45,6 +45,8 @@ class Conversion(NamedTuple):
 def decode(path, conversion):
     """Returns uint8[H, W, C] for an image file of any mode and format that Pillow reads.
 
+    Also the names of the rules that changed it: `from_MODE` and `resized`.
+
     Args:
         path: of the file.
         conversion: Conversion with `channels` set; without `size`, the image keeps its own.
@@ -54,8 +56,8 @@ def decode(path, conversion):
     """
     image = open_image(path, conversion.max_pixels)
     if image.mode.startswith('I') or image.mode == 'F':
-        return convert(np.asarray(image), conversion)[0]
-    return _resize(_opaque(image, conversion.channels), conversion)
+        return convert(np.asarray(image), conversion)
+    return _finish(image, conversion)
 
 
 def open_image(path, max_pixels):
@@ -109,9 +111,8 @@ def convert(array, conversion):
             rules.append('missing_pixels')
         array = _to_uint8(array, conversion)
     image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
-    if len(image.getbands()) != conversion.channels:
-        rules.append(f'from_{image.mode.lower()}')
-    return _resize(_opaque(image, conversion.channels), conversion), rules
+    image, more = _finish(image, conversion)
+    return image, rules + more
 
 
 def _to_uint8(array, conversion):
@@ -138,12 +139,21 @@ def _to_uint8(array, conversion):
     return np.rint(scaled).astype(np.uint8)
 
 
-def _opaque(image, channels):
-    """Returns a Pillow image in mode L or RGB; what is transparent shows a white page."""
+def _finish(image, conversion):
+    """Returns a Pillow image as uint8[H, W, C], and the rules that changed it."""
+    mode = {1: 'L', 3: 'RGB'}[conversion.channels]
+    rules = [] if image.mode == mode else [f'from_{image.mode.lower()}']
+    if conversion.size not in (None, (image.height, image.width)):
+        rules.append('resized')
+    return _resize(_opaque(image, mode), conversion), rules
+
+
+def _opaque(image, mode):
+    """Returns a Pillow image in a mode; what is transparent shows a white page."""
     if 'A' in image.getbands() or 'transparency' in image.info:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert({1: 'L', 3: 'RGB'}[channels])
+    return image.convert(mode)
 
 
 def _resize(image, conversion):

@@ -146,9 +146,9 @@ class Source:
         return sum(map(len, self.splits.values()))
 
     def name(self, example):
-        """Returns the split of an example and its place there, such as 'train[17]'."""
+        """Returns the file of an example, or its split and its place there: 'train[17]'."""
         split = next(s for s, part in self.splits.items() if part[0] <= example <= part[-1])
-        return f'{split}[{example - self.splits[split][0]}]'
+        return self.builder.describe(split, int(example - self.splits[split][0]))
 
     @property
     def nbytes(self):

@@ -1,4 +1,4 @@
-"""Folders, NumPy files and CSVs as people have them, read as training reads them."""
+"""Folders of images as people have them."""
 
 import os
 
@@ -7,61 +7,15 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from configs import cnn
-from neptune_jax.data import sources
 from neptune_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
 PHOTOS = RNG.integers(0, 256, (12, 7, 6, 3)).astype(np.uint8)
-SCANS = PHOTOS[..., 0]
-LABELS = np.arange(12) % 3
-
-
-@pytest.fixture
-def read(tmp_path):
-    """Opens the images in tmp_path/raw, or another source, with the default config otherwise."""
-
-    def read(**fields):
-        config = cnn.get_config().data
-        defaults = {'name': 'image_folder', 'path': str(tmp_path / 'raw')}
-        config.update_from_flattened_dict(defaults | {'dir': str(tmp_path / 'data')} | fields)
-        return sources.open_source(config)
-
-    return read
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Writes arrays or Pillow images to tmp_path/raw by their names."""
-
-    def write(files):
-        for name, image in files.items():
-            path = tmp_path / 'raw' / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-            image.save(path)
-
-    return write
-
-
-@pytest.fixture
-def refused(read, tmp_path):
-    """Asserts that a source is refused in one line, and that nothing is left half-prepared."""
-
-    def refused(match, **fields):
-        with pytest.raises(UserError, match=match) as caught:
-            read(**fields)
-        assert '\n' not in str(caught.value)
-        assert not [path for path in (tmp_path / 'data').rglob('*') if path.is_file()]
-
-    return refused
 
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
-
-# ------------------------------------------------------------------------------ image_folder
 
 TWO_CLASSES = {
     'cat/1.png': PHOTOS[0],
@@ -119,6 +73,11 @@ def test_mixed_modes_and_sizes(read, write, channels):
     flat = np.array([100, 0, 200, 60, 255, 30])
     expected = np.broadcast_to(flat.reshape(-1, 1, 1, 1), (6, 6, 4, channels))
     np.testing.assert_allclose(source.images(), expected, atol=2)
+    assert source.report['resized']['count'] == 6
+    changed = {'from_p': ['a/2.gif'], 'from_rgba': ['b/2.png'], 'from_uint16': ['b/3.png']}
+    changed |= {'from_l': ['a/1.png']} if channels == 3 else {'from_rgb': ['a/3.jpg', 'b/1.webp']}
+    for rule, names in changed.items():
+        assert set(names) <= set(source.report[rule]['examples'])
 
 
 @pytest.mark.parametrize(('mode', 'channels'), [('L', 1), ('LA', 1), ('1', 1), ('RGBA', 3)])
@@ -126,6 +85,17 @@ def test_the_first_image_decides_on_size_and_channels(read, write, mode, channel
     write({'a/1.png': Image.new(mode, (4, 5)), 'a/2.png': Image.new('RGB', (6, 7))})
     write({'b/1.png': Image.new('L', (8, 9)), 'b/2.png': Image.new('L', (10, 11))})
     assert read(resize='crop').image_shape == (5, 4, channels)
+
+
+def test_an_example_is_named_by_its_file_also_after_some_that_were_left_out(read, write, tmp_path):
+    write({f'train/{name}': image for name, image in TWO_CLASSES.items()})
+    write({'train/cat/0.png': PHOTOS[4], 'train/cat/3.png': PHOTOS[5], 'test/dog/1.png': PHOTOS[6]})
+    truncate(tmp_path / 'raw/train/cat/0.png')
+    truncate(tmp_path / 'raw/train/cat/2.png')
+    expected = [f'train/{name}.png' for name in ('cat/1', 'cat/3', 'dog/1', 'dog/2')]
+    for _ in ('fresh', 'prepared'):
+        source = read()
+        assert [source.name(i) for i in range(5)] == [*expected, 'test/dog/1.png']
 
 
 def test_a_truncated_file_is_dropped_and_named_or_refused(read, write, refused, tmp_path):
@@ -273,248 +243,6 @@ def test_the_digits_of_scikit_learn_through_worker_processes(read, tmp_path):
     Image.new('L', (9, 9)).save(tmp_path / 'raw/3/odd.png')
     with pytest.raises(UserError, match=r'^3/odd.png: 9x9 pixels where 8x8 are expected'):
         read()
-
-
-# ------------------------------------------------------------------------------------ arrays
-
-
-@pytest.fixture
-def read_arrays(read, tmp_path):
-    """Writes arrays to an .npz and opens it."""
-
-    def read_arrays(arrays, **fields):
-        np.savez(tmp_path / 'raw.npz', **arrays)
-        return read(name='arrays', path=str(tmp_path / 'raw.npz'), **fields)
-
-    return read_arrays
-
-
-@pytest.fixture
-def read_csv(read, tmp_path):
-    def read_csv(text, **fields):
-        (tmp_path / 'raw.csv').write_text(text)
-        return read(name='arrays', path=str(tmp_path / 'raw.csv'), **fields)
-
-    return read_csv
-
-
-def test_an_npz_of_images_and_labels(read_arrays):
-    source = read_arrays({'images': PHOTOS, 'labels': LABELS})
-    np.testing.assert_array_equal(source.images(), PHOTOS)
-    np.testing.assert_array_equal(source.index()['label'], LABELS)
-    assert source.class_names == ('0', '1', '2')
-    assert list(source.splits) == ['train']
-    assert source.report == {}
-
-
-def test_an_npz_with_a_test_split_and_labels_in_a_column(read_arrays):
-    arrays = {
-        'x_train': SCANS[:8],
-        'y_train': LABELS[:8, None],
-        'x_test': SCANS[8:],
-        'y_test': LABELS[8:, None],
-    }
-    source = read_arrays(arrays)
-    np.testing.assert_array_equal(source.images()[..., 0], SCANS)
-    np.testing.assert_array_equal(source.index()['label'], LABELS)
-    assert {name: len(part) for name, part in source.splits.items()} == {'train': 8, 'test': 4}
-
-
-def test_a_pair_of_npy_files_that_change(read, tmp_path):
-    paths = {'path': str(tmp_path / 'images.npy'), 'labels_path': str(tmp_path / 'labels.npy')}
-    np.save(paths['path'], SCANS)
-    np.save(paths['labels_path'], LABELS)
-    np.testing.assert_array_equal(read(name='arrays', **paths).images()[..., 0], SCANS)
-    np.save(paths['labels_path'], 2 - LABELS)
-    np.testing.assert_array_equal(read(name='arrays', **paths).index()['label'], 2 - LABELS)
-
-
-def test_floats_are_of_one_range_in_all_images(read_arrays):
-    images = SCANS.astype(np.float32)
-    images[0] = images[0] > 99  # a black image with a little noise
-    source = read_arrays({'images': images, 'labels': LABELS})
-    np.testing.assert_array_equal(source.images()[..., 0], images)
-    images = SCANS / 255
-    images[3, 0, 0] = 2
-    source = read_arrays({'images': images, 'labels': LABELS})
-    np.testing.assert_array_equal(source.images()[..., 0], np.delete(SCANS, 3, axis=0))
-    assert source.report['unreadable'] == {
-        'count': 1,
-        'examples': ['train[3] (float64 values from 0.00392157 to 2; expected 0 to 1)'],
-    }
-
-
-def test_an_image_out_of_range_is_refused_where_the_unreadable_are(read_arrays):
-    images = SCANS.astype(np.int64)
-    images[5, 1, 2] = -1
-    with pytest.raises(UserError, match=r'^train\[5\]: int64 values from -1 .*unreadable=drop'):
-        read_arrays({'images': images, 'labels': LABELS}, **{'clean.unreadable': 'error'})
-
-
-def test_missing_pixels_and_labels(read_arrays):
-    images, labels = SCANS.astype(np.float32), LABELS.astype(np.float64)
-    images[2, 0, 0] = np.nan
-    labels[[4, 7]] = np.nan
-    source = read_arrays({'images': images, 'labels': labels})
-    expected = SCANS.copy()
-    expected[2, 0, 0] = np.rint(np.delete(SCANS[2].ravel(), 0).mean())
-    np.testing.assert_array_equal(source.images()[..., 0], np.delete(expected, [4, 7], axis=0))
-    np.testing.assert_array_equal(source.index()['label'], np.delete(LABELS, [4, 7]))
-    assert source.report['missing_pixels'] == {'count': 1, 'examples': ['train[2]']}
-    assert source.report['missing_labels'] == {'count': 2, 'examples': ['train[4]', 'train[7]']}
-    fields = {'clean.missing_pixels': 'drop', 'clean.unreadable': 'error'}
-    source = read_arrays({'images': images, 'labels': labels}, **fields)
-    np.testing.assert_array_equal(source.images()[..., 0], np.delete(SCANS, [2, 4, 7], axis=0))
-    rule = source.report['missing_pixels']
-    assert rule == {'count': 1, 'examples': ['train[2] (1 missing pixels)']}
-
-
-def test_ten_examples_of_a_rule_are_named(read_arrays):
-    images, labels = np.tile(SCANS, (2, 1, 1)), np.tile(LABELS, 2).astype(np.float32)
-    labels[:15] = np.nan
-    rule = read_arrays({'images': images, 'labels': labels}).report['missing_labels']
-    assert rule == {'count': 15, 'examples': [f'train[{i}]' for i in range(10)]}
-
-
-def test_images_of_another_size_in_the_test_split(read_arrays):
-    arrays = {'x_train': SCANS, 'y_train': LABELS, 'x_test': SCANS[:, 1:], 'y_test': LABELS}
-    with pytest.raises(UserError, match=r'^test\[0\]: 6x6 pixels where 7x6 .*data.resize'):
-        read_arrays(arrays)
-
-
-@pytest.mark.parametrize(
-    ('arrays', 'message'),
-    [
-        ({}, 'holds nothing; expected images and labels'),
-        ({'pictures': SCANS, 'labels': LABELS}, 'holds pictures, labels; expected images'),
-        (
-            {'images': SCANS, 'labels': LABELS - 1},
-            'label -1 of example 0 is no whole number from 0',
-        ),
-        ({'images': SCANS, 'labels': LABELS + 0.5}, r'label 0\.5 of example 0'),
-        ({'images': SCANS, 'labels': LABELS - np.inf}, 'label -inf of example 0'),
-        ({'images': SCANS, 'labels': LABELS * 10**9}, 'label 1000000000 of example 1'),
-        ({'images': SCANS, 'labels': LABELS.astype(str)}, 'labels of shape .* and type <U21'),
-        ({'images': SCANS, 'labels': np.eye(12)}, r'labels of shape \(12, 12\)'),
-        ({'images': SCANS, 'labels': LABELS[:-1]}, '12 images and 11 labels'),
-        ({'images': SCANS, 'labels': LABELS * 0}, 'has only class 0: there is nothing to classify'),
-        ({'images': SCANS, 'labels': LABELS * np.nan}, 'has no labels'),
-        ({'images': SCANS[:0], 'labels': LABELS[:0]}, 'has no labels'),
-        ({'images': SCANS, 'labels': np.arange(12)}, 'class 0 has one image'),
-        ({'images': SCANS.reshape(12, -1), 'labels': LABELS}, r'images of shape \(12, 42\)'),
-        ({'images': SCANS.astype(str), 'labels': LABELS}, 'images of shape .* and type <U3'),
-        (
-            {'images': SCANS.astype(object), 'labels': LABELS},
-            r'cannot be read: .*allow_pickle',
-        ),
-        (
-            {'images': PHOTOS.transpose(0, 3, 1, 2), 'labels': LABELS},
-            r'images of shape \(12, 3, 7, 6\); the last number must be 1, 3, 4',
-        ),
-        (
-            {'x_train': SCANS, 'y_train': LABELS, 'x_test': SCANS, 'y_test': LABELS + 1},
-            'raw.npz, test: training has no class 3',
-        ),
-        (
-            {'x_train': SCANS, 'y_train': LABELS, 'x_test': SCANS, 'y_test': LABELS * np.nan},
-            r"none of the 12 images of the split 'test' .* test\[11\]: its label is missing",
-        ),
-        (
-            {'images': SCANS - 128.0, 'labels': LABELS},
-            r"none of the 12 images of the split 'train' .*values from -1",
-        ),
-    ],
-)
-def test_arrays_that_are_refused(read_arrays, tmp_path, arrays, message):
-    with pytest.raises(UserError, match=message) as caught:
-        read_arrays(arrays)
-    assert '\n' not in str(caught.value)
-    assert not [path for path in (tmp_path / 'data').rglob('*') if path.is_file()]
-
-
-@pytest.mark.parametrize('content', [b'', b'nothing', b'PK\x03\x04 and the rest was lost'])
-@pytest.mark.parametrize('ending', ['npz', 'npy', 'csv'])
-def test_files_that_are_none(refused, tmp_path, ending, content):
-    path = tmp_path / f'raw.{ending}'
-    path.write_bytes(content)
-    fields = {'name': 'arrays', 'path': str(path), 'labels_path': str(path)}
-    refused('cannot be read|no column', **fields)
-
-
-def test_an_npz_that_was_cut_short(refused, tmp_path):
-    np.savez(tmp_path / 'raw.npz', images=SCANS, labels=LABELS)
-    truncate(tmp_path / 'raw.npz')
-    refused(r'raw.npz cannot be read: ', name='arrays', path=str(tmp_path / 'raw.npz'))
-
-
-def test_paths_that_are_none(refused, tmp_path):
-    refused("data.name='arrays' needs --config.data.path", name='arrays', path='')
-    refused(r"data.path='nowhere.npz' is no file", name='arrays', path='nowhere.npz')
-    refused(r"data.path='a.mat' must end in .npz, .npy or .csv", name='arrays', path='a.mat')
-    np.save(tmp_path / 'images.npy', SCANS)
-    refused(
-        r'is no file; set --config.data.labels_path',
-        name='arrays',
-        path=str(tmp_path / 'images.npy'),
-    )
-
-
-CSV = 'p0,label,p1,p2,p3\n1,0,2,3,4\n5,1,6,7,8\n9,0,10,11,12\n255,1,14,15,16\n'
-PIXELS = np.uint8([[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12], [255, 14, 15, 16]])
-
-
-def test_a_csv(read_csv):
-    for text in (CSV, CSV.replace('\n', '\r\n'), CSV.replace('\n', '\n\n')):
-        source = read_csv(text)
-        np.testing.assert_array_equal(source.images(), PIXELS.reshape(4, 2, 2, 1))
-        assert source.index()['label'].tolist() == [0, 1, 0, 1]
-    source = read_csv(CSV.replace('label', 'digit'), label_column='digit', image_size=(1, 4))
-    np.testing.assert_array_equal(source.images(), PIXELS.reshape(4, 1, 4, 1))
-
-
-def test_a_csv_as_excel_writes_it(read_csv):
-    source = read_csv('\ufefflabel,p0\r\n0,7\r\n0,8\r\n1,9\r\n1,255\r\n')
-    assert source.images().ravel().tolist() == [7, 8, 9, 255]
-
-
-def test_a_csv_in_colour(read_csv):
-    rows = [f'{i % 2},' + ','.join(map(str, photo.ravel())) for i, photo in enumerate(PHOTOS)]
-    text = '\n'.join(['label,' + ','.join(map(str, range(126))), *rows])
-    source = read_csv(text, image_size=(7, 6), channels=3)
-    np.testing.assert_array_equal(source.images(), PHOTOS)
-
-
-def test_a_csv_with_missing_cells(read_csv):
-    source = read_csv(CSV.replace('5,1,6', '5,1,').replace('9,0', '9,') + '0,0,,0,1\n')
-    expected = [[1, 2, 3, 4], [5, 7, 7, 8], [255, 14, 15, 16], [0, 0, 0, 1]]
-    np.testing.assert_array_equal(source.images().reshape(4, 4), expected)
-    assert source.report['missing_labels'] == {'count': 1, 'examples': ['train[2]']}
-    assert source.report['missing_pixels']['examples'] == ['train[1]', 'train[4]']
-
-
-@pytest.mark.parametrize(
-    ('text', 'message'),
-    [
-        (CSV + '1,0,2\n', 'line 6: 3 columns where the header has 5'),
-        (CSV.replace('10', 'x'), "line 4: could not convert string to float: 'x'"),
-        (CSV.replace('1,0,', '1,cat,', 1), "line 2: could not convert string to float: 'cat'"),
-        (CSV.replace('label', 'digit'), "no column 'label'; .* one of: p0, digit, p1"),
-        (
-            CSV.replace('p3', 'p3,p4').replace(',0,', ',0,0,').replace(',1,', ',1,0,'),
-            'has 5 pixels a row, .* 2x2x1',
-        ),
-        ('label\n1\n0\n', 'has 0 pixels a row'),
-        ('', 'no column'),
-        ('p0,label\n', 'raw.csv has no labels'),
-        (CSV.replace('1,0,', '1,-3,', 1), 'label -3.0 of example 0 is no whole number'),
-        ('p0,label\n' + 'a' * 200_000, 'cannot be read: field larger than field limit'),
-    ],
-)
-def test_csvs_that_are_refused(read_csv, tmp_path, text, message):
-    with pytest.raises(UserError, match=message) as caught:
-        read_csv(text)
-    assert '\n' not in str(caught.value)
-    assert not (tmp_path / 'data').exists()
 
 
 def test_a_folder_beside_train_that_is_no_split_is_refused(read, tmp_path):

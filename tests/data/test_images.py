@@ -37,6 +37,10 @@ def save(tmp_path):
     return save
 
 
+def decode(path, conversion):
+    return images.decode(path, conversion)[0]
+
+
 def mode_of(path):
     with Image.open(path) as image:
         return image.mode
@@ -45,8 +49,8 @@ def mode_of(path):
 @pytest.mark.parametrize('ending', ['png', 'bmp', 'gif'])
 def test_grey_files_are_read_exactly(save, ending):
     path = save(GREY, f'image.{ending}')
-    np.testing.assert_array_equal(images.decode(path, TO_GREY), GREY[..., None])
-    np.testing.assert_array_equal(images.decode(path, TO_COLOUR), np.stack([GREY] * 3, axis=-1))
+    np.testing.assert_array_equal(decode(path, TO_GREY), GREY[..., None])
+    np.testing.assert_array_equal(decode(path, TO_COLOUR), np.stack([GREY] * 3, axis=-1))
 
 
 @pytest.mark.parametrize(
@@ -54,9 +58,9 @@ def test_grey_files_are_read_exactly(save, ending):
 )
 def test_colour_files_are_read_exactly(save, ending, options):
     path = save(COLOUR, f'image.{ending}', **options)
-    np.testing.assert_array_equal(images.decode(path, TO_COLOUR), COLOUR)
+    np.testing.assert_array_equal(decode(path, TO_COLOUR), COLOUR)
     luma = COLOUR @ [0.299, 0.587, 0.114]  # ITU-R BT.601
-    np.testing.assert_allclose(images.decode(path, TO_GREY)[..., 0], luma, atol=1)
+    np.testing.assert_allclose(decode(path, TO_GREY)[..., 0], luma, atol=1)
 
 
 @pytest.mark.parametrize('ending', ['png', 'bmp', 'gif'])
@@ -67,20 +71,20 @@ def test_a_palette_is_looked_up(save, ending):
     image.putpalette(palette.tobytes())
     assert image.mode == 'P'
     path = save(image, f'image.{ending}')
-    np.testing.assert_array_equal(images.decode(path, TO_COLOUR), palette[numbers])
+    np.testing.assert_array_equal(decode(path, TO_COLOUR), palette[numbers])
 
 
 def test_black_and_white(save):
     path = save(GREY > 99, 'image.png')
     assert mode_of(path) == '1'
-    np.testing.assert_array_equal(images.decode(path, TO_GREY)[..., 0], (GREY > 99) * 255)
+    np.testing.assert_array_equal(decode(path, TO_GREY)[..., 0], (GREY > 99) * 255)
 
 
 def test_sixteen_bits_become_eight(save):
     deep = RNG.integers(0, 2**16, (6, 5)).astype(np.uint16)
     path = save(deep, 'image.png')
     assert mode_of(path) == 'I;16'
-    np.testing.assert_array_equal(images.decode(path, TO_GREY)[..., 0], np.rint(deep / 257))
+    np.testing.assert_array_equal(decode(path, TO_GREY)[..., 0], np.rint(deep / 257))
 
 
 @pytest.mark.parametrize('base', [GREY[..., None], COLOUR])
@@ -90,7 +94,7 @@ def test_what_is_transparent_shows_a_white_page(save, base):
     array = np.concatenate([base, ALPHA[..., None]], axis=-1)
     path = save(array, 'image.png')
     assert mode_of(path) in ('LA', 'RGBA')
-    np.testing.assert_allclose(images.decode(path, TO_COLOUR), expected, atol=1)
+    np.testing.assert_allclose(decode(path, TO_COLOUR), expected, atol=1)
     if base is COLOUR:
         image, rules = images.convert(array, TO_COLOUR)
         np.testing.assert_allclose(image, expected, atol=1)
@@ -101,17 +105,17 @@ def test_a_transparent_colour_of_a_palette_too(save):
     image = Image.fromarray(np.uint8([[0, 1]]))
     image.putpalette([10, 20, 30, 40, 50, 60])
     for name in ('image.png', 'image.gif'):
-        found = images.decode(save(image, name, transparency=1), TO_COLOUR)
+        found = decode(save(image, name, transparency=1), TO_COLOUR)
         np.testing.assert_array_equal(found, [[[10, 20, 30], [255, 255, 255]]])
 
 
 def test_jpeg(save):
-    found = images.decode(save(SMOOTH, 'image.jpg', quality=95), TO_COLOUR)
+    found = decode(save(SMOOTH, 'image.jpg', quality=95), TO_COLOUR)
     np.testing.assert_allclose(found, SMOOTH, atol=6)
     ink = np.tile(np.uint8([0, 100, 200, 50]), (16, 16, 1))  # cyan, magenta, yellow, black
     path = save(Image.fromarray(ink, 'CMYK'), 'print.jpg', quality=95)
     paper = 255 * (1 - np.array([0, 100, 200]) / 255) * (1 - 50 / 255)
-    np.testing.assert_allclose(images.decode(path, TO_COLOUR)[8, 8], paper, atol=3)
+    np.testing.assert_allclose(decode(path, TO_COLOUR)[8, 8], paper, atol=3)
 
 
 @pytest.mark.parametrize(('orientation', 'turns'), [(3, 2), (6, -1), (8, 1)])
@@ -119,9 +123,9 @@ def test_exif_says_how_to_turn_a_photograph(save, orientation, turns):
     exif = Image.Exif()
     exif[0x0112] = orientation
     expected = np.rot90(SMOOTH, turns)
-    found = images.decode(save(SMOOTH, 'image.png', exif=exif), TO_COLOUR)
+    found = decode(save(SMOOTH, 'image.png', exif=exif), TO_COLOUR)
     np.testing.assert_array_equal(found, expected)
-    found = images.decode(save(SMOOTH, 'image.jpg', exif=exif, quality=95), TO_COLOUR)
+    found = decode(save(SMOOTH, 'image.jpg', exif=exif, quality=95), TO_COLOUR)
     np.testing.assert_allclose(found, expected, atol=6)
 
 
@@ -130,16 +134,16 @@ def test_a_truncated_file_is_unreadable(save, ending):
     path = save(RNG.integers(0, 256, (40, 30, 3)).astype(np.uint8), f'image.{ending}')
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(Unreadable, match=r'.'):
-        images.decode(path, TO_COLOUR)
+        decode(path, TO_COLOUR)
 
 
 @pytest.mark.parametrize('content', [b'', b'<html>Not found</html>'])
 def test_what_is_no_image_is_unreadable(tmp_path, content):
     (tmp_path / 'image.png').write_bytes(content)
     with pytest.raises(Unreadable, match='cannot identify image'):
-        images.decode(tmp_path / 'image.png', TO_COLOUR)
+        decode(tmp_path / 'image.png', TO_COLOUR)
     with pytest.raises(Unreadable, match='No such file'):
-        images.decode(tmp_path / 'nothing.png', TO_COLOUR)
+        decode(tmp_path / 'nothing.png', TO_COLOUR)
 
 
 @pytest.mark.parametrize('ending', ['png', 'jpg', 'webp', 'bmp', 'gif'])
@@ -155,7 +159,7 @@ def test_damaged_bytes_raise_nothing_else(save, ending):
         for place in RNG.integers(0, len(content), 4):
             damaged[place] = RNG.integers(256)
         try:
-            assert images.decode(io.BytesIO(damaged), conversion).shape == (8, 8, 1)
+            assert decode(io.BytesIO(damaged), conversion).shape == (8, 8, 1)
             found.add('readable')
         except Unreadable as error:
             assert '\n' not in str(error)
@@ -172,11 +176,11 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, save):
     path = tmp_path / 'bomb.png'
     path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', b''))
     with pytest.raises(Unreadable, match=r'100000x100000 pixels .* data.clean.max_pixels=50000000'):
-        images.decode(path, TO_COLOUR)
+        decode(path, TO_COLOUR)
     path = save(GREY, 'image.png')
-    assert images.decode(path, TO_GREY._replace(max_pixels=30)).shape == (6, 5, 1)
+    assert decode(path, TO_GREY._replace(max_pixels=30)).shape == (6, 5, 1)
     with pytest.raises(Unreadable, match=r'5x6 pixels are more than data.clean.max_pixels=29'):
-        images.decode(path, TO_GREY._replace(max_pixels=29))
+        decode(path, TO_GREY._replace(max_pixels=29))
 
 
 def test_resizing(save):
@@ -184,21 +188,24 @@ def test_resizing(save):
     halves[:, 20:] = 200
     path = save(halves, 'image.png')
 
-    def decode(how, *size):
+    def resized(how, *size):
         conversion = Conversion(size, channels=1, resize=how)
         np.testing.assert_array_equal(
-            images.convert(halves, conversion)[0], images.decode(path, conversion)
+            images.convert(halves, conversion)[0], decode(path, conversion)
         )
-        return images.decode(path, conversion)[..., 0]
+        return decode(path, conversion)[..., 0]
 
-    stretched = decode('stretch', 20, 20)
+    stretched = resized('stretch', 20, 20)
     assert (stretched[:, :9] == 0).all()
     assert (stretched[:, 11:] == 200).all()
-    np.testing.assert_array_equal(decode('crop', 20, 20), halves[:, 10:30])
-    np.testing.assert_array_equal(decode('pad', 40, 40), np.pad(halves, ((10, 10), (0, 0))))
-    np.testing.assert_array_equal(decode('', 20, 40), halves)
+    np.testing.assert_array_equal(resized('crop', 20, 20), halves[:, 10:30])
+    np.testing.assert_array_equal(resized('pad', 40, 40), np.pad(halves, ((10, 10), (0, 0))))
+    np.testing.assert_array_equal(resized('', 20, 40), halves)
+    conversion = Conversion((9, 9), channels=3, resize='pad')
+    assert images.decode(path, conversion)[1] == ['from_l', 'resized']
+    assert images.convert(halves, conversion)[1] == ['from_l', 'resized']
     with pytest.raises(images.WrongSize, match=r'20x40 pixels where 40x20 .*--config.data.resize'):
-        decode('', 40, 20)
+        resized('', 40, 20)
 
 
 def convert(array, **fields):

@@ -1,0 +1,49 @@
+"""Images of one's own, written as people have them, opened as training opens them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import cnn
+from neptune_jax.data import sources
+from neptune_jax.errors import UserError
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Opens the images in tmp_path/raw, or another source, with the default config otherwise."""
+
+    def read(**fields):
+        config = cnn.get_config().data
+        defaults = {'name': 'image_folder', 'path': str(tmp_path / 'raw')}
+        config.update_from_flattened_dict(defaults | {'dir': str(tmp_path / 'data')} | fields)
+        return sources.open_source(config)
+
+    return read
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes arrays or Pillow images to tmp_path/raw by their names."""
+
+    def write(files):
+        for name, image in files.items():
+            path = tmp_path / 'raw' / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+            image.save(path)
+
+    return write
+
+
+@pytest.fixture
+def refused(read, tmp_path):
+    """Asserts that a source is refused in one line, and that nothing is left half-prepared."""
+
+    def refused(match, **fields):
+        with pytest.raises(UserError, match=match) as caught:
+            read(**fields)
+        assert '\n' not in str(caught.value)
+        assert not [path for path in (tmp_path / 'data').rglob('*') if path.is_file()]
+
+    return refused
