@@ -17,7 +17,9 @@ def get_config():
     config.model.features = (32, 64)  # channels of each convolution; a 2x2 max pool follows each
     config.model.kernel_size = 3  # height and width of every convolution
     config.model.padding = 'SAME'  # 'SAME' keeps height and width; 'VALID' adds no padding
+    config.model.norm = 'none'  # or 'batch': batch normalisation after each convolution
     config.model.hidden = ()  # widths of the dense layers before the output layer
+    config.model.dropout = 0.0  # probability to drop a feature before each dense layer
     config.model.activation = 'leaky_relu'  # relu, leaky_relu, elu, gelu, silu, tanh, sigmoid
     config.model.kernel_init = 'xavier_uniform'  # xavier_*, he_*, lecun_*: uniform or normal
 
@@ -76,6 +78,7 @@ def get_config():
     config.optim.nesterov = False  # sgd only
     config.optim.weight_decay = 0.0  # kernels only; sgd, adam: as L2; adamw: decoupled
     config.optim.clip_norm = 0.0  # largest global norm of the gradient; 0: no limit
+    config.optim.ema_decay = 0.0  # of the averaged parameters that are evaluated; 0: no average
     config.optim.schedule = 'cosine'  # 'constant', 'step'; 'cosine', 'linear': to 0
     config.optim.warmup = '0 steps'  # linear warm-up from 0
     config.optim.decay_at = ('50%', '75%')  # schedule 'step' only: when to decay
@@ -85,17 +88,25 @@ def get_config():
     config.train.epochs = 10.0  # passes over the training split
     config.train.steps = config_dict.placeholder(int)  # instead of epochs, where it is set
     config.train.batch_size = 128  # over all devices together
+    config.train.accumulate = 1  # cut a batch into so many parts, one after another: less memory
+    config.train.deterministic = False  # the same bits each time also on a GPU; slower there
+    config.train.debug_nans = False  # stop at the operation that makes a NaN; slow
+    config.train.profile_steps = ()  # first and last step of a trace for TensorBoard or XProf
 
     config.eval = ConfigDict()
     config.eval.batch_size = 512  # over all devices together
     config.eval.every = '1 epoch'  # how often the validation split is evaluated
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every = '1 epoch'  # the best on the validation split is always kept too
+    config.checkpoint.every = '1 epoch'  # or '60 seconds'; the best on validation is kept too
     config.checkpoint.keep = 2  # how many of the latest are kept
+    config.checkpoint.restore_from = ''  # a run directory from whose best weights to start
 
     config.parallel = ConfigDict()
-    config.parallel.driver = 'auto'  # 'jit', 'pmap'; auto: jit on one device, pmap on several
+    config.parallel.driver = 'auto'  # 'jit', 'pmap', 'shard_map'; auto: jit on one, else pmap
+    config.parallel.num_devices = config_dict.placeholder(int)  # of one process; None: all
+    config.parallel.sync_batch_norm = True  # batch statistics over all devices, not of each
+    config.parallel.distributed = False  # join other processes, also where nothing says so
 
     config.log = ConfigDict()
     config.log.every = '50 steps'  # how often a row of training metrics is written

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from neptune_jax import lengths, metrics, models, optim, parallel, state, steps
+from neptune_jax import checkpoints, lengths, metrics, models, optim, parallel, runs, state, steps
 from neptune_jax.data import augment, batches, dataset, feed
 from neptune_jax.errors import UserError, choose
 
@@ -32,8 +33,10 @@ class Experiment:
     total_steps: int
     log_every: int  # steps
     eval_every: int
-    checkpoint_every: int
+    checkpoint_every: int | None  # None: by the clock
+    checkpoint_seconds: float | None
     abstract_state: state.TrainState  # shapes, types and placement of its arrays
+    weights: checkpoints.Weights | None  # of another run, to start from
 
 
 def create(config):
@@ -42,47 +45,21 @@ def create(config):
     Raises:
         UserError: a value that cannot be used; the message names its field.
     """
-    devices = parallel.create(config.parallel)
-    for group in ('train', 'eval'):
-        parallel.check_divisible(devices, config[group].batch_size, f'{group}.batch_size')
-    loss = choose(steps.LOSSES, config.loss.name, 'loss.name')
-    if not 0 <= config.loss.label_smoothing < 1:
-        raise UserError(
-            f'loss.label_smoothing={config.loss.label_smoothing} must be at least 0 and below 1'
-        )
-    choose({'none': None, 'balanced': None}, config.loss.class_weights, 'loss.class_weights')
-    choose({'shuffle': None, 'balanced': None}, config.data.sampler, 'data.sampler')
-    for field, seed in (('seed', config.seed), ('data.split_seed', config.data.split_seed)):
-        if seed < 0:
-            raise UserError(f'{field}={seed} must not be negative')
-    if config.checkpoint.keep < 1:
-        raise UserError(f'checkpoint.keep={config.checkpoint.keep} must be at least 1')
+    devices = parallel.create(
+        config.parallel,
+        deterministic=config.train.deterministic,
+        ahead_of_time=not config.train.debug_nans,
+    )
+    _check(config, devices)
     data = dataset.load(config.data)
-    model = models.create_model(config.model, len(data.class_names))
-
+    model = models.create_model(config.model, len(data.class_names), devices.batch_norm_axis)
     train = data.splits['train']
     labels = data.labels[train]
     balance_by = labels if config.data.sampler == 'balanced' else None
     order = batches.TrainOrder(train, config.train.batch_size, config.seed, balance_by)
+
     steps_per_epoch = order.steps_per_epoch
-    if not steps_per_epoch:
-        raise UserError(
-            f'train.batch_size={config.train.batch_size} is more than the {len(train)} training '
-            'examples'
-        )
-    class_weights = None
-    if config.loss.class_weights == 'balanced':
-        counts = np.bincount(labels, minlength=len(data.class_names))
-        class_weights = (len(train) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(
-            np.float32
-        )
-    total_steps = config.train.steps
-    if total_steps is None:
-        if not 0 < config.train.epochs < float('inf'):
-            raise UserError(f'train.epochs={config.train.epochs} must be above 0 and finite')
-        total_steps = max(1, round(config.train.epochs * steps_per_epoch))
-    if total_steps < 1:
-        raise UserError(f'train.steps={total_steps} must be at least 1')
+    total_steps = _total_steps(config.train, steps_per_epoch, len(train))
     in_steps = partial(
         lengths.in_steps,
         total_steps=total_steps,
@@ -90,27 +67,116 @@ def create(config):
         batch_size=config.train.batch_size,
     )
 
+    def every(group):
+        return max(1, in_steps(config[group].every, f'{group}.every'))
+
     schedule = optim.create_schedule(config.optim, total_steps, in_steps)
     optimizer = optim.create_optimizer(config.optim, schedule)
-    initial = jax.eval_shape(lambda: _create_state(config, model, optimizer, data))
+    abstract_state = jax.eval_shape(lambda: _create_state(config, model, optimizer, data))
+    seconds = lengths.in_seconds(config.checkpoint.every)
     return Experiment(
         config=config,
         devices=devices,
         dataset=data,
         order=order,
         augment=_create_augment(config, devices, data.image_shape),
-        class_weights=class_weights,
+        class_weights=_class_weights(config.loss.class_weights, labels, len(data.class_names)),
         model=model,
-        loss=loss,
+        loss=steps.LOSSES[config.loss.name],
         optimizer=optimizer,
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
-        log_every=max(1, in_steps(config.log.every, 'log.every')),
-        eval_every=max(1, in_steps(config.eval.every, 'eval.every')),
-        checkpoint_every=max(1, in_steps(config.checkpoint.every, 'checkpoint.every')),
-        abstract_state=devices.abstract(initial),
+        log_every=every('log'),
+        eval_every=every('eval'),
+        checkpoint_every=None if seconds else every('checkpoint'),
+        checkpoint_seconds=seconds,
+        abstract_state=devices.abstract(abstract_state),
+        weights=_read_weights(config.checkpoint.restore_from, abstract_state, data.class_names),
     )
+
+
+def _check(config, devices):
+    """Raises UserError for a value that is wrong whatever the data are."""
+    for group in ('train', 'eval'):
+        parallel.check_divisible(devices, config[group].batch_size, f'{group}.batch_size')
+    choose(steps.LOSSES, config.loss.name, 'loss.name')
+    choose({'none': None, 'balanced': None}, config.loss.class_weights, 'loss.class_weights')
+    choose({'shuffle': None, 'balanced': None}, config.data.sampler, 'data.sampler')
+    for field, value in (
+        ('loss.label_smoothing', config.loss.label_smoothing),
+        ('optim.ema_decay', config.optim.ema_decay),
+    ):
+        if not 0 <= value < 1:
+            raise UserError(f'{field}={value} must be at least 0 and below 1')
+    for field, seed in (('seed', config.seed), ('data.split_seed', config.data.split_seed)):
+        if seed < 0:
+            raise UserError(f'{field}={seed} must not be negative')
+    if config.checkpoint.keep < 1:
+        raise UserError(f'checkpoint.keep={config.checkpoint.keep} must be at least 1')
+    parts, share = config.train.accumulate, config.train.batch_size // devices.num_devices
+    if parts < 1 or share % parts:
+        raise UserError(
+            f'train.accumulate={parts} does not divide the {share} examples of a batch that each '
+            'device has'
+        )
+
+
+def _total_steps(config, steps_per_epoch, examples):
+    """Returns the number of steps that the `train` group asks for."""
+    if not steps_per_epoch:
+        raise UserError(
+            f'train.batch_size={config.batch_size} is more than the {examples} training examples'
+        )
+    total_steps = config.steps
+    if total_steps is None:
+        if not 0 < config.epochs < float('inf'):
+            raise UserError(f'train.epochs={config.epochs} must be above 0 and finite')
+        total_steps = max(1, round(config.epochs * steps_per_epoch))
+    if total_steps < 1:
+        raise UserError(f'train.steps={total_steps} must be at least 1')
+    traced = config.profile_steps
+    if traced and not (len(traced) == 2 and 1 <= traced[0] <= traced[1] <= total_steps):
+        raise UserError(
+            f'train.profile_steps={tuple(traced)} must be the first and the last of some of the '
+            f'{total_steps} steps'
+        )
+    return total_steps
+
+
+def _class_weights(name, labels, num_classes):
+    """Returns float32[K], the higher the rarer a class is in training; None for all alike."""
+    if name == 'none':
+        return None
+    counts = np.bincount(labels, minlength=num_classes)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return weights.astype(np.float32)
+
+
+def _read_weights(workdir, abstract_state, class_names):
+    """Returns another run's weights, those of its best checkpoint; None where `workdir` is ''.
+
+    Where the number of classes differs, the arrays whose last axis counts classes are left out.
+    """
+    if not workdir:
+        return None
+    step = runs.best_step(workdir)
+    if step is None:
+        raise UserError(f'checkpoint.restore_from={workdir!r} holds no run with a checkpoint')
+    weights = checkpoints.read_weights(workdir, step)
+    expected = {'params': abstract_state.params, 'batch_stats': abstract_state.batch_stats}
+    expected, found = flatten_dict(expected), flatten_dict(weights.arrays)
+    new = {
+        path
+        for path in expected.keys() & found.keys()
+        if len(weights.classes) != len(class_names)
+        and expected[path].shape == (*found[path].shape[:-1], len(class_names))
+        and found[path].shape[-1:] == (len(weights.classes),)
+    }
+    for path in new:
+        del expected[path], found[path]
+    checkpoints.check_shapes(f'checkpoint.restore_from={workdir!r}', found, expected)
+    return weights._replace(arrays=found, new=sorted(new))
 
 
 def _create_augment(config, devices, image_shape):
@@ -127,13 +193,23 @@ def _create_augment(config, devices, image_shape):
 
 def init_state(experiment):
     """Returns the TrainState before the first step, replicated over the devices."""
-    return experiment.devices.replicate(
-        _create_state(experiment.config, experiment.model, experiment.optimizer, experiment.dataset)
+    initial = _create_state(
+        experiment.config, experiment.model, experiment.optimizer, experiment.dataset
     )
+    if experiment.weights:
+        arrays = flatten_dict({'params': initial.params, 'batch_stats': initial.batch_stats})
+        arrays = unflatten_dict(arrays | experiment.weights.arrays)
+        initial = initial.replace(
+            params=arrays['params'],
+            batch_stats=arrays.get('batch_stats', {}),
+            ema=arrays['params'] if initial.ema else {},
+        )
+    return experiment.devices.replicate(initial)
 
 
 def _create_state(config, model, optimizer, data):
-    return state.create(model, optimizer, data.image_shape, config.seed)
+    ema = config.optim.ema_decay > 0
+    return state.create(model, optimizer, data.image_shape, config.seed, ema)
 
 
 def create_feed(experiment):
@@ -153,8 +229,11 @@ def compile_train_step(experiment, feed):
     def step(state, data, item):
         batch = feed.unpack(data, item)
         batch['image'] = batch['image'].astype(jnp.float32) / 255
-        epoch = state.step // experiment.steps_per_epoch
-        batch = experiment.augment(batch, jax.random.key(config.seed), state.step, epoch)
+        epoch, seed_key = state.step // experiment.steps_per_epoch, jax.random.key(config.seed)
+        batch = experiment.augment(batch, seed_key, state.step, epoch)
+        batch['key'] = jax.vmap(augment.dropout_key, (None, None, 0))(
+            seed_key, state.step, batch['index']
+        )
         batch['image'] = experiment.dataset.standardizer(batch['image'])
         return steps.train_step(
             state,
@@ -164,6 +243,8 @@ def compile_train_step(experiment, feed):
             loss=experiment.loss,
             label_smoothing=config.loss.label_smoothing,
             class_weights=experiment.class_weights,
+            accumulate=config.train.accumulate,
+            ema_decay=config.optim.ema_decay,
             axis_name=devices.axis_name,
         )
 

@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
 from neptune_jax.errors import UserError
+from neptune_jax.preemption import EXIT_STATUS, Preempted
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'A Python file whose get_config() returns the experiment.'
@@ -30,8 +31,10 @@ def run(main):
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
+    except Preempted as error:
+        print(f'ended by {error}; the same command goes on from here', file=sys.stderr)
+        sys.exit(EXIT_STATUS)
     except KeyboardInterrupt:
-        print('interrupted; the same command goes on from the last checkpoint', file=sys.stderr)
         sys.exit(130)
 
 

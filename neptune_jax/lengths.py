@@ -5,6 +5,12 @@ import re
 from neptune_jax.errors import UserError
 
 
+def in_seconds(length):
+    """Returns `length` in seconds where it is a text such as '60 seconds', else None."""
+    match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*seconds?\s*', str(length))
+    return match and float(match[1])
+
+
 def in_steps(length, field, *, total_steps, steps_per_epoch, batch_size):
     """Returns `length` as a whole number of optimizer steps.
 

@@ -6,13 +6,17 @@ metrics.jsonl      one JSON object a line: `step`, `time` and values by key ('tr
 summary.json       status, where the run is, its results; replaced atomically
 checkpoints/       Orbax
 artifacts/         tables and figures
+profile/           a trace of some steps, where it was asked for
+.lock              held by the process that writes
 """
 
 import contextlib
+import fcntl
 import json
 import math
 import os
 import platform
+import socket
 import subprocess
 import sys
 import time
@@ -24,9 +28,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from neptune_jax.errors import UserError
+from neptune_jax.preemption import Preempted
 
 # Where a run happens and what it prints may change when it is resumed; its results may not.
-_FREE_FIELDS = ('data.dir', 'data.archive_dir', 'data.mode', 'data.workers', 'log.', 'parallel.')
+_FREE_FIELDS = tuple(
+    'data.dir data.archive_dir data.mode data.workers checkpoint.every checkpoint.keep log. '
+    'parallel.driver parallel.num_devices parallel.distributed train.debug_nans '
+    'train.profile_steps'.split()
+)
 
 
 class Run:
@@ -44,6 +53,11 @@ class Run:
         row = {'step': step, 'time': round(time.time(), 3)} | values
         with self.path('metrics.jsonl').open('a') as file:
             file.write(_dumps(row) + '\n')
+
+    def flush(self):
+        """Waits until the rows are on the disk: before a checkpoint that counts on them."""
+        with self.path('metrics.jsonl').open('a') as file:
+            os.fsync(file.fileno())
 
     def write_artifact(self, name, value):
         """Writes a value as a JSON file into artifacts."""
@@ -73,7 +87,7 @@ class Run:
                     f'the disk of {self.workdir} is full; free some space and start the same '
                     'command again: it goes on from the last checkpoint'
                 )
-            status = 'preempted' if isinstance(error, KeyboardInterrupt) else 'failed'
+            status = 'preempted' if isinstance(error, Preempted) else 'failed'
             self.update_summary(status=status, error=str(error))
             if full:
                 raise error from None
@@ -81,8 +95,9 @@ class Run:
         self.update_summary(status='finished')
 
 
+@contextlib.contextmanager
 def open_run(workdir, config, environment):
-    """Opens a run directory to write, a new one or that of the same config.
+    """Yields the Run to write into a directory, a new one or that of the same config.
 
     Args:
         workdir: its path.
@@ -90,22 +105,42 @@ def open_run(workdir, config, environment):
         environment: a dict for environment.json.
 
     Raises:
-        UserError: the directory holds a run of another config, holds something else, or cannot be
-            written.
+        UserError: the directory holds a run of another config, holds something else, cannot be
+            written, or is being written by another process.
     """
     workdir = Path(workdir)
     resolved = json.loads(config.to_json())
-    try:
-        if (workdir / 'config.json').is_file():
-            _refuse_other_config(workdir, resolved)
-        elif workdir.is_dir() and any(workdir.iterdir()):
-            raise UserError(f'--workdir={workdir} holds files but no run; choose another')
-        (workdir / 'artifacts').mkdir(parents=True, exist_ok=True)
-        _replace(workdir / 'environment.json', _dumps(environment, indent=2) + '\n')
-        _replace(workdir / 'config.json', _dumps(resolved, indent=2) + '\n')
-    except OSError as error:
-        raise UserError(f'--workdir={workdir} cannot be written: {error}') from error
-    return Run(workdir)
+    with contextlib.ExitStack() as stack:
+        try:
+            if (workdir / 'config.json').is_file():
+                _refuse_other_config(workdir, resolved)
+            elif workdir.is_dir() and any(path.name != '.lock' for path in workdir.iterdir()):
+                raise UserError(f'--workdir={workdir} holds files but no run; choose another')
+            (workdir / 'artifacts').mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(workdir))
+            _replace(workdir / 'environment.json', _dumps(environment, indent=2) + '\n')
+            _replace(workdir / 'config.json', _dumps(resolved, indent=2) + '\n')
+        except OSError as error:
+            raise UserError(f'--workdir={workdir} cannot be written: {error}') from error
+        yield Run(workdir)
+
+
+@contextlib.contextmanager
+def _locked(workdir):
+    """Holds the lock of a run directory. The system gives it back when the process dies."""
+    with (workdir / '.lock').open('a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f'--workdir={workdir} is being written by {file.read() or "another process"}; wait '
+                'for it, stop it, or choose another --workdir'
+            ) from error
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}')
+        file.flush()
+        yield
 
 
 def _refuse_other_config(workdir, config):
@@ -178,6 +213,21 @@ def read_rows(workdir):
         return []
     lines = path.read_text().splitlines(keepends=True)
     return [_loads(line) for line in lines if line.endswith('\n')]
+
+
+def best_step(workdir):
+    """Returns the step of a run's best checkpoint, of its last without validation, or None.
+
+    The best has the highest validation accuracy; of equal ones it is the last.
+    """
+    folders = Path(workdir).glob('checkpoints/[0-9]*')
+    steps = {int(path.name) for path in folders if path.name.isdigit()}
+    validated = [
+        row for row in read_rows(workdir) if 'val/accuracy' in row and row['step'] in steps
+    ]
+    if validated:
+        return max(validated, key=lambda row: (row['val/accuracy'], row['step']))['step']
+    return max(steps, default=None)
 
 
 def read_summary(workdir):

@@ -15,9 +15,15 @@ class TrainState:
     params: Any
     batch_stats: Any  # running statistics of normalisation layers; {} where there are none
     opt_state: Any
+    ema: Any  # moving average of the parameters; {} where there is none
+
+    @property
+    def averaged_params(self):
+        """The parameters to evaluate and to predict with."""
+        return self.ema or self.params
 
 
-def create(model, optimizer, image_shape, seed):
+def create(model, optimizer, image_shape, seed, ema=False):
     """Returns the state before the first step: parameters drawn by `seed`, fresh optimizer.
 
     Args:
@@ -25,6 +31,7 @@ def create(model, optimizer, image_shape, seed):
         optimizer: an Optax gradient transformation.
         image_shape: (height, width, channels).
         seed: int.
+        ema: whether the parameters are averaged.
     """
 
     @jax.jit  # one program instead of one for each layer's initialiser
@@ -36,6 +43,7 @@ def create(model, optimizer, image_shape, seed):
             params=params,
             batch_stats=variables.get('batch_stats', {}),
             opt_state=optimizer.init(params),
+            ema=jax.tree.map(jnp.copy, params) if ema else {},
         )
 
     return init(jax.random.key(seed))

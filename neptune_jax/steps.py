@@ -2,7 +2,8 @@
 
 A batch is a dict: `image` float32[B, H, W, C], standardised; `label` int32[B]; in evaluation `mask`
 bool[B], False for padding; after mixup or cutmix `other_label` int32[B] and `label_weight`
-float32[B], the weight of `label` where `other_label` has the rest. Where a step runs on several
+float32[B], the weight of `label` where `other_label` has the rest; for dropout `key`, a PRNG key
+[B] for each example. Where a step runs on several
 devices under pmap, `axis_name` names the axis over which it averages; under jit the batch is the
 global one and there is nothing to average.
 """
@@ -54,6 +55,8 @@ def train_step(
     loss,
     label_smoothing=0.0,
     class_weights=None,
+    accumulate=1,
+    ema_decay=0.0,
     axis_name=None,
 ):
     """Takes one optimizer step on the mean loss of a batch.
@@ -65,6 +68,9 @@ def train_step(
         loss: a function of (logits, labels, label_smoothing) to losses float32[B].
         label_smoothing: in [0, 1).
         class_weights: float32[K], what the loss of an example of each class counts; None: 1.
+        accumulate: into how many parts a batch is cut, to save memory. The mean of their gradients
+            is that of the whole batch, except that batch statistics are those of a part.
+        ema_decay: of the moving average of the parameters; 0: there is none.
         axis_name: the axis of devices, or None.
 
     Returns:
@@ -76,29 +82,50 @@ def train_step(
         losses = loss(logits, labels, label_smoothing)
         return losses if class_weights is None else losses * jnp.asarray(class_weights)[labels]
 
-    def mean_loss(params):
-        variables = {'params': params, 'batch_stats': state.batch_stats}
-        logits, updated = model.apply(variables, batch['image'], train=True, mutable='batch_stats')
+    def mean_loss(params, batch_stats, batch):
+        logits, updated = model.apply(
+            {'params': params, 'batch_stats': batch_stats},
+            batch['image'],
+            train=True,
+            mutable='batch_stats',
+            **({'keys': batch['key']} if 'key' in batch else {}),
+        )
         losses = weighted_loss(logits, batch['label'])
         if 'other_label' in batch:
             weight = batch['label_weight']
             other_losses = weighted_loss(logits, batch['other_label'])
             losses = weight * losses + (1 - weight) * other_losses
-        return losses.mean(), (logits, updated.get('batch_stats', {}))
+        accuracy = jnp.mean(jax.lax.argmax(logits, 1, jnp.int32) == batch['label'])
+        return losses.mean(), (accuracy, updated.get('batch_stats', {}))
 
-    (value, (logits, batch_stats)), grads = jax.value_and_grad(mean_loss, has_aux=True)(
-        state.params
-    )
-    accuracy = jnp.mean(jax.lax.argmax(logits, 1, jnp.int32) == batch['label'])
+    # The loop is written out: a convolution in a loop is many times slower on the CPU.
+    params, batch_stats, sums = state.params, state.batch_stats, None
+    for i in range(accumulate):
+        # Every n-th example from the i-th on, so that each device has its share of each part.
+        part = jax.tree.map(
+            lambda leaf, i=i: leaf.reshape(-1, accumulate, *leaf.shape[1:])[:, i], batch
+        )
+        (value, (accuracy, batch_stats)), grads = jax.value_and_grad(mean_loss, has_aux=True)(
+            params, batch_stats, part
+        )
+        found = value, accuracy, grads
+        if accumulate > 1:
+            sums = jax.tree.map(jnp.add, sums, found) if i else found
+            # One part after the other: computed all at once, they would save no memory.
+            params, sums = jax.lax.optimization_barrier((params, sums))
+            found = jax.tree.map(lambda leaf: leaf / accumulate, sums)
+    value, accuracy, grads = found
     value, accuracy, batch_stats, grads = _mean_over_devices(
         (value, accuracy, batch_stats, grads), axis_name
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
     next_state = state.replace(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
+        ema=_update_ema(state, params, ema_decay) if ema_decay else {},
     )
     return next_state, {
         'loss': value,
@@ -107,9 +134,17 @@ def train_step(
     }
 
 
+def _update_ema(state, params, decay):
+    # The first steps weigh more, or the average would long be that of the initial parameters: as
+    # TensorFlow's ExponentialMovingAverage does with num_updates.
+    step = state.step.astype(jnp.float32)
+    decay = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+
+
 def predict_step(state, batch, *, model):
     """Returns logits float32[B, K] for a batch."""
-    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    variables = {'params': state.averaged_params, 'batch_stats': state.batch_stats}
     return model.apply(variables, batch['image'], train=False)
 
 

@@ -9,7 +9,8 @@ from neptune_jax.errors import UserError
 
 
 def create(driver, num_devices=8):
-    return parallel.create(ConfigDict({'driver': driver}), jax.devices()[:num_devices])
+    config = {'driver': driver, 'num_devices': num_devices, 'sync_batch_norm': True}
+    return parallel.create(ConfigDict(config))
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ def test_auto_is_jit_on_one_device_and_pmap_on_several(asked, num_devices, drive
 
 
 def test_unknown_driver_is_refused():
-    with pytest.raises(UserError, match=r"parallel.driver='tpu'.*auto, jit, pmap"):
+    with pytest.raises(UserError, match=r"parallel.driver='tpu'.*auto"):
         create('tpu')
 
 
@@ -34,7 +35,7 @@ def test_a_batch_that_devices_cannot_share_is_refused(batch_size):
     parallel.check_divisible(create('pmap'), 16, 'train.batch_size')
 
 
-@pytest.mark.parametrize('driver', ['jit', 'pmap'])
+@pytest.mark.parametrize('driver', ['jit', 'pmap', 'shard_map'])
 @pytest.mark.parametrize('num_devices', [1, 8])
 def test_state_stays_unstacked_and_replicated_and_is_donated(driver, num_devices):
     devices = create(driver, num_devices)
@@ -58,7 +59,7 @@ def test_state_stays_unstacked_and_replicated_and_is_donated(driver, num_devices
     np.testing.assert_array_equal(after['weights'], np.full(5, 4))
 
 
-@pytest.mark.parametrize('driver', ['jit', 'pmap'])
+@pytest.mark.parametrize('driver', ['jit', 'pmap', 'shard_map'])
 def test_a_compiled_step_refuses_another_shape(driver):
     devices = create(driver)
     arg = devices.shard(np.zeros(16, np.float32))

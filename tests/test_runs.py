@@ -1,5 +1,10 @@
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,11 +12,15 @@ import pytest
 from configs import cnn
 from neptune_jax import runs
 from neptune_jax.errors import UserError
+from neptune_jax.preemption import Preempted
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def run(tmp_path):
-    return runs.open_run(tmp_path / 'run', cnn.get_config(), {'python': '3'})
+    with runs.open_run(tmp_path / 'run', cnn.get_config(), {'python': '3'}) as run:
+        yield run
 
 
 def test_a_new_directory_holds_the_resolved_config_and_the_environment(run):
@@ -52,13 +61,33 @@ def test_rewinding_removes_later_rows_and_a_torn_line(run):
     assert run.path('metrics.jsonl').read_text() == ''.join(lines[:2])
 
 
-def test_the_same_config_opens_the_directory_again(run):
-    run.update_summary(step=5)
+def test_the_same_config_opens_the_directory_again(tmp_path):
+    with runs.open_run(tmp_path, cnn.get_config(), {}) as run:
+        run.update_summary(step=5)
     config = cnn.get_config()
     config.log.every = '1 step'  # what a run prints, and where it runs, may change
     config.parallel.driver = 'pmap'
     config.data.dir = '/elsewhere'
-    assert runs.open_run(run.workdir, config, {}).summary == {'step': 5}
+    with runs.open_run(tmp_path, config, {}) as run:
+        assert run.summary == {'step': 5}
+
+
+def test_a_directory_that_another_process_writes_is_refused(run):
+    script = (
+        'from configs import cnn\n'
+        'from neptune_jax import runs\n'
+        'try:\n'
+        f'    with runs.open_run({str(run.workdir)!r}, cnn.get_config(), {{}}):\n'
+        '        pass\n'
+        'except runs.UserError as error:\n'
+        '    print(error)\n'
+    )
+    command = [sys.executable, '-c', script]
+    before = run.path('environment.json').read_bytes()
+    other = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f'is being written by process {os.getpid()} on {socket.gethostname()}' in other.stdout
+    assert other.stdout.count('\n') == 1
+    assert run.path('environment.json').read_bytes() == before
 
 
 def test_another_config_is_refused_and_the_differences_are_named(run):
@@ -66,8 +95,8 @@ def test_another_config_is_refused_and_the_differences_are_named(run):
     config = cnn.get_config()
     config.optim.learning_rate = 0.5
     config.model.features = (1, 2)
-    with pytest.raises(UserError) as caught:
-        runs.open_run(run.workdir, config, {})
+    with pytest.raises(UserError) as caught, runs.open_run(run.workdir, config, {}):
+        pass
     message = str(caught.value)
     assert 'model.features: [32, 64] there, [1, 2] here' in message
     assert 'optim.learning_rate: 0.002 there, 0.5 here' in message
@@ -77,21 +106,23 @@ def test_another_config_is_refused_and_the_differences_are_named(run):
 
 def test_a_directory_of_something_else_is_refused(tmp_path):
     (tmp_path / 'thesis.tex').write_text('')
-    with pytest.raises(UserError, match='holds files but no run; choose another'):
-        runs.open_run(tmp_path, cnn.get_config(), {})
+    opened = runs.open_run(tmp_path, cnn.get_config(), {})
+    with pytest.raises(UserError, match='holds files but no run; choose another'), opened:
+        pass
 
 
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match=r'--workdir=.* cannot be written'):
-        runs.open_run(tmp_path / 'file' / 'run', cnn.get_config(), {})
+    opened = runs.open_run(tmp_path / 'file' / 'run', cnn.get_config(), {})
+    with pytest.raises(UserError, match=r'--workdir=.* cannot be written'), opened:
+        pass
 
 
 @pytest.mark.parametrize(
     ('error', 'status'),
     [
         (None, 'finished'),
-        (KeyboardInterrupt(), 'preempted'),
+        (Preempted('SIGTERM'), 'preempted'),
         (UserError('the loss is nan at step 3'), 'failed'),
         (RuntimeError('a bug'), 'failed'),
     ],

@@ -1,5 +1,6 @@
 """The step itself, against NumPy, finite differences, and itself on other devices."""
 
+import functools
 from functools import partial
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import sklearn.metrics
 from ml_collections import ConfigDict
 
 from neptune_jax import metrics, parallel, state, steps
+from neptune_jax.data import augment
 from neptune_jax.models.cnn import CNN
 
 SHAPE = (8, 8, 1)
@@ -40,6 +42,7 @@ def make_batch(size=32, shape=SHAPE, num_classes=3, seed=0):
     return {
         'image': rng.normal(size=(size, *shape)).astype(np.float32),
         'label': rng.integers(0, num_classes, size).astype(np.int32),
+        'index': rng.permutation(1000)[:size].astype(np.int32),
         'mask': np.ones(size, bool),
     }
 
@@ -178,8 +181,9 @@ def test_gradients_equal_finite_differences_in_float64():
             np.testing.assert_allclose((ahead - behind) / 2e-6, expected, rtol=1e-6)
 
 
-def create_devices(driver, num_devices):
-    return parallel.create(ConfigDict({'driver': driver}), jax.devices()[:num_devices])
+def create_devices(driver, num_devices, sync_batch_norm=True):
+    fields = {'driver': driver, 'num_devices': num_devices, 'sync_batch_norm': sync_batch_norm}
+    return parallel.create(ConfigDict(fields))
 
 
 def compile_on(devices, step, *args, sharded):
@@ -192,24 +196,140 @@ def compile_on(devices, step, *args, sharded):
     return devices.compile(step, *placed, sharded=sharded), placed
 
 
-@pytest.mark.parametrize(('driver', 'num_devices'), [('pmap', 8), ('pmap', 2), ('jit', 8)])
-@pytest.mark.parametrize('loss', [steps.cross_entropy, steps.bce])
-def test_several_devices_equal_one(driver, num_devices, loss):
-    model = CNN(num_classes=3, features=(4, 8))
+PLACEMENTS = [
+    *(('jit', 2), ('jit', 8), ('pmap', 1), ('pmap', 2), ('pmap', 8)),
+    *(('shard_map', 1), ('shard_map', 2), ('shard_map', 8)),
+]
+
+
+def mixed(batch):
+    """The labels of a batch after mixup; how it gets them, and its images, augment's tests tell."""
+    weight = np.linspace(0, 1, 32, dtype=np.float32)
+    other_label = batch['label'].reshape(-1, 2)[:, ::-1].reshape(-1)
+    return batch | {'other_label': other_label, 'label_weight': np.repeat(weight, 2)}
+
+
+def train_on(driver, num_devices, sync_batch_norm=True):
+    """Three steps with everything on; the state after them and the metrics of the last."""
+    devices = create_devices(driver, num_devices, sync_batch_norm)
+    model = CNN(
+        num_classes=3,
+        features=(4,),
+        norm='batch',
+        hidden=(8,),
+        dropout=0.3,
+        batch_norm_axis=devices.batch_norm_axis,
+    )
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1, momentum=0.9))
     train = partial(
-        steps.train_step, model=model, optimizer=optimizer, loss=loss, label_smoothing=0.1
+        steps.train_step,
+        model=model,
+        optimizer=optimizer,
+        loss=steps.cross_entropy,
+        label_smoothing=0.1,
+        ema_decay=0.9,
     )
+
+    def step(state, batch, axis_name):
+        batch['key'] = jax.vmap(augment.dropout_key, (None, None, 0))(
+            jax.random.key(0), state.step, batch['index']
+        )
+        return train(state, batch, axis_name=axis_name)
+
+    initial = state.create(model, optimizer, SHAPE, seed=0, ema=True)
+    step, (current, _) = compile_on(devices, step, initial, mixed(make_batch(64)), sharded=1)
+    for seed in range(3):
+        batch = mixed(make_batch(64, seed=seed))
+        # So that the statistics of one device's images are not those of another's.
+        batch['image'] += np.linspace(-3, 3, 64, dtype=np.float32).reshape(-1, 1, 1, 1)
+        current, values = step(current, jax.tree.map(devices.shard, batch))
+    return jax.device_get((current, values))
+
+
+@pytest.mark.parametrize(('driver', 'num_devices'), PLACEMENTS)
+def test_every_driver_on_any_number_of_devices_gives_the_same(driver, num_devices):
+    found = train_on(driver, num_devices)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found, on_one_device())
+
+
+@functools.cache
+def on_one_device():
+    return train_on('jit', 1)
+
+
+@pytest.mark.parametrize('num_devices', [2, 8])
+def test_every_driver_gives_the_same_where_batch_statistics_are_not_synchronised(num_devices):
+    found = {
+        driver: train_on(driver, num_devices, sync_batch_norm=False)
+        for driver in ('jit', 'pmap', 'shard_map')
+    }
+    for driver in ('jit', 'shard_map'):
+        jax.tree.map(
+            partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), found[driver], found['pmap']
+        )
+    unsynced, synced = (
+        state.batch_stats['BatchNorm_0']['var'] for state, _ in (found['jit'], on_one_device())
+    )
+    assert np.abs(unsynced / synced - 1).max() > 0.01
+
+
+@pytest.mark.parametrize(('driver', 'num_devices'), [('jit', 1), ('jit', 8), ('pmap', 8)])
+def test_parts_of_a_batch_equal_the_whole_batch(driver, num_devices):
+    model = CNN(num_classes=3, features=(4,), hidden=(8,), dropout=0.3)
+    optimizer = optax.adam(0.01)
+    devices = create_devices(driver, num_devices)
     finals = []
-    for placement in (('jit', 1), (driver, num_devices)):
+    for parts in (1, 4):
+        train = partial(
+            steps.train_step,
+            model=model,
+            optimizer=optimizer,
+            loss=steps.cross_entropy,
+            accumulate=parts,
+        )
         initial = state.create(model, optimizer, SHAPE, seed=0)
-        devices = create_devices(*placement)
-        step, (current, _) = compile_on(devices, train, initial, make_batch(), sharded=1)
-        for seed in range(4):
-            batch = jax.tree.map(devices.shard, make_batch(seed=seed))
-            current, values = step(current, batch)
-        finals.append(jax.device_get((current, values)))
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6), *finals)
+        batch = make_batch(64)
+        batch['key'] = jax.random.split(jax.random.key(1), 64)
+        with jax.numpy_dtype_promotion('standard'):  # optax's Adam
+            step, args = compile_on(devices, train, initial, batch, sharded=1)
+        finals.append(jax.device_get(step(*args)))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), *finals)
+
+
+def test_batch_statistics_of_parts_follow_one_another():
+    model, optimizer, batch = Normalized(), optax.sgd(0.1), make_batch(32)
+    initial = state.create(model, optimizer, SHAPE, seed=0)
+    after, _ = steps.train_step(
+        initial, batch, model=model, optimizer=optimizer, loss=steps.cross_entropy, accumulate=2
+    )
+    conv = nn.Conv(4, (3, 3)).apply({'params': initial.params['Conv_0']}, batch['image'])
+    mean = 0
+    for part in (conv[::2], conv[1::2]):
+        mean = 0.9 * mean + 0.1 * np.asarray(part).mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(after.batch_stats['BatchNorm_0']['mean'], mean, rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_of_the_parameters_by_hand():
+    model, optimizer = Linear(), optax.sgd(0.5)
+    current = state.create(model, optimizer, SHAPE, seed=0, ema=True)
+    train = partial(
+        steps.train_step,
+        model=model,
+        optimizer=optimizer,
+        loss=steps.cross_entropy,
+        ema_decay=0.15,
+    )
+    average = np.asarray(current.params['Dense_0']['kernel'])
+    for step in range(4):
+        current, _ = train(current, make_batch(seed=step))
+        decay = min(0.15, (1 + step) / (10 + step))  # 0.1 first, then 0.15
+        average = decay * average + (1 - decay) * np.asarray(current.params['Dense_0']['kernel'])
+    np.testing.assert_allclose(current.ema['Dense_0']['kernel'], average, rtol=1e-5)
+    logits = steps.predict_step(current, make_batch(), model=model)
+    pixels = make_batch()['image'].reshape(32, -1)
+    np.testing.assert_allclose(
+        logits, pixels @ average + np.asarray(current.ema['Dense_0']['bias']), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_batch_statistics_are_averaged_over_devices():
@@ -217,7 +337,7 @@ def test_batch_statistics_are_averaged_over_devices():
     initial = state.create(model, optimizer, SHAPE, seed=0)
     batch = make_batch(size=32)
     train = partial(steps.train_step, model=model, optimizer=optimizer, loss=steps.cross_entropy)
-    step, args = compile_on(create_devices('pmap', 8), train, initial, batch, sharded=1)
+    step, args = compile_on(create_devices('pmap', 8, False), train, initial, batch, sharded=1)
     found = jax.device_get(step(*args)[0].batch_stats['BatchNorm_0'])
 
     conv = nn.Conv(4, (3, 3)).apply({'params': initial.params['Conv_0']}, batch['image'])

@@ -62,9 +62,14 @@ def example_key(seed_key, step, index):
     return jax.random.fold_in(jax.random.fold_in(seed_key, step), index)
 
 
+def dropout_key(seed_key, step, index):
+    """Returns the key for what a network drops of one example at one step."""
+    return operation_key(example_key(seed_key, step, index), 'dropout')
+
+
 def operation_key(key, name):
     """Returns an example's key for one operation, the same whatever else is on."""
-    return jax.random.fold_in(key, ('flip', *OPERATIONS, *MIXES).index(name))
+    return jax.random.fold_in(key, ('flip', *OPERATIONS, *MIXES, 'dropout').index(name))
 
 
 def random_flip(key, fixed_key, image, epoch):

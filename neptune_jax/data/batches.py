@@ -42,6 +42,11 @@ class TrainOrder:
         return rng.choice(self.examples, len(self.examples), p=weights).astype(np.int32)
 
 
+def share(indices, process, processes):
+    """Returns the part of a batch's indices, int32[B], that one of several processes reads."""
+    return indices.reshape(processes, -1)[process]
+
+
 class EvalOrder:
     """The batches of an evaluation: every example once, in order; -1 fills the last batch up."""
 

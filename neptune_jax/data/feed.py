@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from neptune_jax.data.batches import share
+
 AHEAD = 4  # batches read before they are needed
 
 
@@ -39,7 +41,7 @@ def _from_device(dataset, devices):
     def batches(order, start, stop, workers=0):
         del workers
         for step in range(start, stop):
-            yield devices.shard(order[step])
+            yield devices.shard(_share(order[step]))
 
     def unpack(data, indices):
         rows = jnp.maximum(indices, 0)
@@ -53,7 +55,7 @@ def _from_device(dataset, devices):
     return Feed(
         data=devices.replicate({'image': np.asarray(dataset.images), 'label': dataset.labels}),
         batches=batches,
-        empty=lambda batch_size: devices.shard(np.zeros(batch_size, np.int32)),
+        empty=lambda batch_size: devices.shard(_share(np.zeros(batch_size, np.int32))),
         unpack=unpack,
     )
 
@@ -84,19 +86,19 @@ def _from_host(dataset, devices):
                 yield shard(item)
 
     def empty(batch_size):
-        return shard(
-            {
-                'image': np.zeros((batch_size, *dataset.image_shape), np.uint8),
-                'label': np.zeros(batch_size, np.int32),
-                'index': np.zeros(batch_size, np.int32),
-            }
-        )
+        indices = _share(np.zeros(batch_size, np.int32))
+        image = np.zeros((len(indices), *dataset.image_shape), np.uint8)
+        return shard({'image': image, 'label': indices, 'index': indices})
 
     def unpack(data, item):
         del data
         return item | {'mask': item['index'] >= 0}
 
     return Feed(data={}, batches=batches, empty=empty, unpack=unpack)
+
+
+def _share(indices):
+    return share(indices, jax.process_index(), jax.process_count())
 
 
 class Memory(NamedTuple):
@@ -117,11 +119,14 @@ class _Batches:
 
     def __init__(self, reader, order, start, stop):
         self._reader, self._order, self._start, self._stop = reader, order, start, stop
+        # Now: a worker process, which gets a copy of this, is none of JAX's.
+        self._process, self._processes = jax.process_index(), jax.process_count()
 
     def __len__(self):
         return self._stop - self._start
 
     def __getitem__(self, number):
-        indices = self._order[self._start + number]
+        batch = self._order[self._start + number]
+        indices = share(batch, self._process, self._processes)
         images, labels = self._reader.read(np.maximum(indices, 0))
         return {'image': images, 'label': labels, 'index': indices}

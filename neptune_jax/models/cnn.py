@@ -9,6 +9,7 @@ The four networks of the reference material are four sets of fields; `configs/` 
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import flax.linen as nn
 
@@ -35,6 +36,10 @@ INITIALIZERS = {
 class CNN(nn.Module):
     """Convolutions, each followed by its activation and a 2x2 max pool, then dense layers.
 
+    With `norm='batch'`, batch normalisation stands between a convolution and its activation. Where
+    `batch_norm_axis` names an axis of devices, its statistics are those of the batch of all. Before
+    each dense layer, a feature is dropped with probability `dropout`.
+
     Raises UserError where a field is out of range or the image is too small for the pools.
     """
 
@@ -45,6 +50,9 @@ class CNN(nn.Module):
     hidden: Sequence[int] = ()
     activation: str = 'leaky_relu'
     kernel_init: str = 'xavier_uniform'
+    norm: str = 'none'
+    dropout: float = 0.0
+    batch_norm_axis: str | None = None
 
     def __post_init__(self):
         choose(ACTIVATIONS, self.activation, 'model.activation')
@@ -56,12 +64,20 @@ class CNN(nn.Module):
                 raise UserError(f'model.{field}={widths!r} must hold whole numbers above 0')
         if self.kernel_size < 1:
             raise UserError(f'model.kernel_size={self.kernel_size} must be at least 1')
+        choose({'none': None, 'batch': None}, self.norm, 'model.norm')
+        if not 0 <= self.dropout < 1:
+            raise UserError(f'model.dropout={self.dropout} must be at least 0 and below 1')
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images, train=False):
-        """Returns logits float[B, num_classes] for images float[B, H, W, C], standardised."""
-        del train  # nothing here behaves differently in training
+    def __call__(self, images, train=False, keys=None):
+        """Returns logits float[B, num_classes].
+
+        Args:
+            images: float[B, H, W, C], standardised.
+            train: whether features are dropped and normalised by the batch's own statistics.
+            keys: PRNG keys [B], one for each image; for dropout in training.
+        """
         activation = ACTIVATIONS[self.activation]
         kernel_init = INITIALIZERS[self.kernel_init]
 
@@ -71,12 +87,18 @@ class CNN(nn.Module):
             if self.padding == 'VALID' and min(x.shape[1:3]) < self.kernel_size:
                 raise UserError(_too_small(images))
             x = nn.Conv(features, kernel_size, padding=self.padding, kernel_init=kernel_init)(x)
+            if self.norm == 'batch':
+                x = nn.BatchNorm(
+                    use_running_average=not train, momentum=0.9, axis_name=self.batch_norm_axis
+                )(x)
             x = ops.max_pool(activation(x))
             if 0 in x.shape:
                 raise UserError(_too_small(images))
         x = x.reshape(x.shape[0], -1)
-        for width in self.hidden:
-            x = activation(nn.Dense(width, kernel_init=kernel_init)(x))
+        drop = partial(ops.dropout, rate=self.dropout if train else 0, keys=keys)
+        for layer, width in enumerate(self.hidden):
+            x = activation(nn.Dense(width, kernel_init=kernel_init)(drop(x, layer=layer)))
+        x = drop(x, layer=len(self.hidden))
         return nn.Dense(self.num_classes, kernel_init=kernel_init)(x)
 
 
