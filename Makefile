@@ -1,13 +1,14 @@
 # make train   sets up .venv and trains configs/cnn.py      ARGS="--config.train.epochs=1"
 # make test    sets up .venv and runs the tests             ARGS="tests/test_steps.py -x"
 # make smoke   sets up .venv and takes two training steps, as fast as that goes
+# make multihost   trains as two processes of two devices, as one of four, and compares
 # PYTHON=python3.12 names the interpreter; without it the first supported one is taken.
 
 VENV := .venv
 CONFIG := configs/cnn.py
 WORKDIR := runs/$(basename $(notdir $(CONFIG)))
 
-.PHONY: train test smoke
+.PHONY: train test smoke multihost
 
 train: $(VENV)/.train
 	$(VENV)/bin/python -m neptune_jax.main --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
@@ -20,6 +21,9 @@ smoke: $(VENV)/.train
 	    --config.data.name=fashion_mnist_mini --config.data.dir=$$folder/data \
 	    --config.train.steps=2 --workdir=$$folder/run $(ARGS); status=$$?; \
 	    rm -rf "$$folder"; exit $$status
+
+multihost: $(VENV)/.train
+	$(VENV)/bin/python -m tests.stress.hosts
 
 $(VENV)/.train: requirements.txt $(VENV)/pyvenv.cfg
 	@echo 'Installing requirements.txt into $(VENV)'

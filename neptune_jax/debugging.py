@@ -12,41 +12,43 @@ PACKAGE = Path(__file__).parent
 
 
 @contextlib.contextmanager
-def profile(run, steps):
-    """Yields a function of a step's number, a context in which to take it; traces some of them.
+def profiled(train_step, run, steps, start):
+    """Yields `train_step`, of which some calls are traced.
 
     The trace lies in the run directory's folder `profile`, which TensorBoard and XProf open.
 
     Args:
+        train_step: a compiled step.
         run: runs.Run.
         steps: the first and the last step to trace, or nothing.
+        start: how many steps there were before the first call.
     """
-    first, last = steps or (0, 0)
-    tracing = False
-
-    @contextlib.contextmanager
-    def profiled(step):
-        nonlocal tracing
-        if not first <= step <= last:
-            yield
-            return
-        if not tracing:
-            jax.profiler.start_trace(run.path('profile'))
-            tracing = True
-        with jax.profiler.StepTraceAnnotation('train', step_num=step):
-            yield
-        if step == last:
-            stop()
+    if not steps:
+        yield train_step
+        return
+    step, tracing = start, False
 
     def stop():
         nonlocal tracing
         if tracing:
-            jax.effects_barrier()
             jax.profiler.stop_trace()
-            tracing = False
+        tracing = False
+
+    def traced_step(*args):
+        nonlocal step, tracing
+        step += 1
+        if steps[0] <= step <= steps[1] and not tracing:
+            jax.profiler.start_trace(run.path('profile'))
+            tracing = True
+        with jax.profiler.StepTraceAnnotation('train', step_num=step):
+            result = train_step(*args)
+        if step == steps[1]:
+            jax.block_until_ready(result)
+            stop()
+        return result
 
     try:
-        yield profiled
+        yield traced_step
     finally:
         stop()
 
@@ -56,7 +58,7 @@ def nans(debug):
     """Makes the first NaN or infinity that a step computes a UserError that says where.
 
     Args:
-        debug: whether to look for them; each step is then run twice as slow at least.
+        debug: whether to look for them, which waits for every step.
     """
     if not debug:
         yield

@@ -21,13 +21,17 @@ def line(text):
     _console.print(text, soft_wrap=True, markup=False)
 
 
-def header(experiment, run):
+def table(content):
+    """Prints a rich Table."""
+    _console.print(content)
+
+
+def header(experiment):
     """Prints the data, the devices, and the parameters layer by layer."""
     sizes = ', '.join(f'{size:,} {name}' for name, size in experiment.dataset.sizes.items())
     devices = experiment.devices
     height, width, channels = experiment.dataset.image_shape
     kind = devices.mesh.devices[0].device_kind
-    line(f'run      {run.workdir}')
     line(f'data     {experiment.config.data.name}: {sizes} images of {height}x{width}x{channels}')
     line(f'cleaning {clean.summary(experiment.dataset.report)}')
     line(f'batches  from mode {experiment.dataset.mode}')
@@ -37,25 +41,34 @@ def header(experiment, run):
         f'length   {experiment.total_steps:,} steps of {batch_size} images, '
         f'{experiment.steps_per_epoch:,} an epoch'
     )
+    weights = experiment.weights
+    if weights:
+        line(f'weights  of step {weights.step:,} of {weights.workdir}')
+        if weights.new:
+            count = len(experiment.dataset.class_names)
+            line(
+                f'         new, for {count} classes instead of {len(weights.classes)}: '
+                + ', '.join(weights.new)
+            )
     params = experiment.abstract_state.params
-    table = Table('layer', 'parameter', 'shape', title=f'model {experiment.config.model.name}')
-    table.add_column('count', justify='right')
+    rows = Table('layer', 'parameter', 'shape', title=f'model {experiment.config.model.name}')
+    rows.add_column('count', justify='right')
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         *layer, name = (key.key for key in path)
-        table.add_row('/'.join(layer), name, ' x '.join(map(str, leaf.shape)), f'{leaf.size:,}')
-    table.add_section()
-    table.add_row('total', '', '', f'{count_params(params):,}')
-    _console.print(table)
+        rows.add_row('/'.join(layer), name, ' x '.join(map(str, leaf.shape)), f'{leaf.size:,}')
+    rows.add_section()
+    rows.add_row('total', '', '', f'{count_params(params):,}')
+    table(rows)
 
 
 def results(run):
     """Prints the results of a finished run, and where they are."""
     summary = run.summary
-    table = Table('metric', title='test, best checkpoint')
-    table.add_column('value', justify='right')
+    rows = Table('metric', title='test, best checkpoint')
+    rows.add_column('value', justify='right')
     for name, value in summary['test'].items():
-        table.add_row(name, f'{value:,}' if isinstance(value, int) else f'{value:.4f}')
-    _console.print(table)
+        rows.add_row(name, f'{value:,}' if isinstance(value, int) else f'{value:.4f}')
+    table(rows)
     if 'best' in summary:
         best = summary['best']
         line(f'best     step {best["step"]:,}, validation accuracy {best["accuracy"]:.4f}')

@@ -17,9 +17,18 @@ WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The run directory; runs/NAME for the config file NAME.py where it is not set.'
 )
 
+DRY_RUN = flags.DEFINE_bool(
+    'dry_run', False, 'Print what would be trained and what a step costs; train and write nothing.'
+)
+
 
 def main(config):
     # Heavy imports wait until the flags are known to be right.
+    if DRY_RUN.value:
+        from neptune_jax.dry_run import dry_run
+
+        dry_run(config)
+        return
     from neptune_jax import train
 
     train.train_and_evaluate(config, WORKDIR.value or os.path.join('runs', cli.config_name()))

@@ -112,8 +112,15 @@ class Parallel:
             run = jax.jit(step, donate_argnums=donate, out_shardings=self.replicated)
         if not self.ahead_of_time:
             return run
+        if self.driver == 'pmap' and jax.process_count() > 1:
+            args = jax.tree.map(self._concrete, args)  # pmap lowers for nothing else
         options = _DETERMINISTIC if self.deterministic else None
         return run.lower(*args).compile(compiler_options=options)
+
+    def _concrete(self, leaf):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return self._place(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+        return leaf
 
     def _map_over_shares(self, step, sharded, split):
         """Makes jit see what each device would: for batch statistics that are not synchronised."""
@@ -154,8 +161,8 @@ def create(config, devices=None, **options):
                 f'{len(devices)} devices; leave the field unset'
             )
         devices = devices[:asked]
-    drivers = {'jit': 'jit', 'pmap': 'pmap', 'shard_map': 'shard_map'}
-    drivers['auto'] = 'jit' if len(devices) == 1 else 'pmap'
+    drivers = {'auto': 'jit' if len(devices) == 1 else 'pmap'}
+    drivers |= {'jit': 'jit', 'pmap': 'pmap', 'shard_map': 'shard_map'}
     driver = choose(drivers, config.driver, 'parallel.driver')
     return Parallel(driver, Mesh(devices, (_AXIS,)), config.sync_batch_norm, **options)
 

@@ -6,6 +6,8 @@ evaluates, else after the step it is in. The second one ends the process on the 
 
 import contextlib
 import signal
+import socket
+import threading
 
 import jax
 from jax.experimental import multihost_utils
@@ -24,11 +26,13 @@ class Notice:
     def __init__(self):
         self._signal = None
         self._raises = True
+        self.noticed = threading.Event()
 
     def _receive(self, number, frame):
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
         self._signal = signal.Signals(number)
+        self.noticed.set()
         if self._raises:
             self._raise()
 
@@ -78,9 +82,37 @@ def watch():
         handlers = {signal.SIGINT: lambda *_: signal.raise_signal(signal.SIGTERM)}
     else:
         handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT), notice._receive)
+        handlers[_NUDGE] = lambda *_: None
+    if threading.current_thread() is not threading.main_thread():
+        yield notice  # Python gives signals to the main thread alone
+        return
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    receiver, sender = socket.socketpair()
+    if _NUDGE in handlers:
+        sender.setblocking(False)
+        signal.set_wakeup_fd(sender.fileno())
+        threading.Thread(target=_nudge, args=(receiver, notice), daemon=True).start()
     try:
         yield notice
     finally:
+        if _NUDGE in handlers:
+            signal.set_wakeup_fd(-1)
+        sender.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+# A signal that means nothing, by which a system call of the main thread is interrupted.
+_NUDGE = signal.SIGURG
+
+
+def _nudge(receiver, notice):
+    """Interrupts the main thread's wait where a signal came just before it.
+
+    Python runs a handler before the next bytecode; a wait that had just begun would go on.
+    """
+    main = threading.main_thread().ident
+    with receiver:
+        while number := receiver.recv(1):
+            while number[0] != _NUDGE and not notice.noticed.wait(0.05):
+                signal.pthread_kill(main, _NUDGE)

@@ -172,7 +172,7 @@ def environment(parallel, data):
         'python': platform.python_version(),
         'packages': {name: metadata.version(name) for name in (*packages, 'numpy')},
         'platform': platform.platform(),
-        'processor': _processor(),
+        'processor': processor(),
         'cpu_count': os.cpu_count(),
         'devices': [device.device_kind for device in devices],
         'driver': parallel.driver,
@@ -181,7 +181,7 @@ def environment(parallel, data):
     }
 
 
-def _processor():
+def processor():
     """Returns the processor's name, as far as the system tells."""
     with contextlib.suppress(OSError):
         for line in Path('/proc/cpuinfo').read_text().splitlines():

@@ -50,7 +50,8 @@ def train_and_evaluate(config, workdir):
         workdir = elsewhere if jax.process_index() else workdir
         with notice.deferred(), runs.open_run(workdir, config, environment) as run:
             run.write_artifact('data_report.json', experiment.dataset.report)
-            display.header(experiment, run)
+            display.line(f'run      {run.workdir}')
+            display.header(experiment)
             if hosts.broadcast(np.array(run.summary.get('status') == 'finished')):
                 display.line('this run has finished before; its results were:')
             else:
@@ -124,10 +125,12 @@ class _Training:
         # -------------------------------------------------------------- Training
         with (
             display.Progress(experiment, self.step) as self.progress,
-            debugging.profile(self.run, config.train.profile_steps) as profiled,
+            debugging.profiled(
+                train_step, self.run, config.train.profile_steps, self.step
+            ) as train_step,
             debugging.nans(config.train.debug_nans),
             # Whatever crosses between host and device does so by an explicit call.
-            jax.transfer_guard('disallow'),
+            jax.transfer_guard('allow' if config.train.debug_nans else 'disallow'),
             contextlib.closing(items),
         ):
             learning_rates = np.asarray(jax.device_get(learning_rates), np.float64)
@@ -139,8 +142,7 @@ class _Training:
                     notice.check(step)
                     with notice.allowed():
                         item = next(items)
-                    with profiled(step):
-                        self.state, values = train_step(self.state, feed.data, item)
+                    self.state, values = train_step(self.state, feed.data, item)
                     self.step = step
                     self.rows.add(step, values)
                     self.progress.advance(step)

@@ -15,6 +15,19 @@ jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
+@pytest.fixture(scope='session', autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Programs that several tests, or the processes they start, compile alike are kept for them."""
+    folder = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        folder = folder.parent
+    # Also for processes that tests start.
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder / 'compiled')
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+    jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
 @pytest.fixture(scope='session')
 def data_dir(tmp_path_factory):
     """A folder for prepared data sets, shared by all tests."""

@@ -31,8 +31,9 @@ def standard_promotion():
 def read_state(config, workdir, step):
     """The checkpoint of a run, as a host reads it that knows nothing of the run but its config."""
     experiment = build.create(config)
-    with checkpoints.open_manager(workdir / 'checkpoints', keep=9) as manager:
-        return *checkpoints.restore(manager, step, experiment.abstract_state), experiment
+    with checkpoints.open_checkpoints(workdir / 'checkpoints', keep=9) as saved:
+        restored = saved.restore(step, experiment.abstract_state)
+    return restored.state, restored.data, experiment
 
 
 def test_a_run_leaves_what_the_format_promises(config, tmp_path):
@@ -44,6 +45,7 @@ def test_a_run_leaves_what_the_format_promises(config, tmp_path):
         'summary.json',
         'checkpoints',
         'artifacts',
+        '.lock',
     }
     assert json.loads((tmp_path / 'summary.json').read_text()) == summary
     assert set(summary) == {
@@ -102,7 +104,7 @@ def test_results_equal_what_scikit_learn_finds_in_the_best_checkpoint(config, tm
     assert summary['val']['accuracy'] == best['val/accuracy']
 
     state, meaning, experiment = read_state(config, tmp_path, best['step'])
-    assert meaning == dataset.load(config.data).meaning()
+    assert meaning == dataset.load(config.data).meaning() | {'interval': []}
     data = dataset.load(config.data)
     test = data.splits['test']
     pixels = data.images[data.splits['train']] / 255
@@ -148,13 +150,13 @@ def test_results_equal_what_scikit_learn_finds_in_the_best_checkpoint(config, tm
 def test_a_run_that_stops_half_way_ends_like_one_that_does_not(config, tmp_path, monkeypatch):
     train.train_and_evaluate(config, tmp_path / 'whole')
 
-    def die(manager, step, *args):
-        save(manager, step, *args)
+    def die(saved, step, *args):
+        save(saved, step, *args)
         if step == 3:
             raise RuntimeError('power cut')
 
-    save = checkpoints.save
-    monkeypatch.setattr(checkpoints, 'save', die)
+    save = checkpoints.Checkpoints.save
+    monkeypatch.setattr(checkpoints.Checkpoints, 'save', die)
     with pytest.raises(RuntimeError, match='power cut'):
         train.train_and_evaluate(config, tmp_path / 'halves')
     assert runs.read_summary(tmp_path / 'halves')['status'] == 'failed'
@@ -199,7 +201,7 @@ def test_without_a_validation_split_the_last_state_is_tested(config, tmp_path):
     assert all('val/loss' not in row for row in runs.read_rows(tmp_path))
 
 
-@pytest.mark.parametrize('driver', ['jit', 'pmap'])
+@pytest.mark.parametrize('driver', ['jit', 'pmap', 'shard_map'])
 def test_each_step_is_compiled_once(config, tmp_path, caplog, driver):
     config.parallel.driver = driver
     with jax.log_compiles(), caplog.at_level(logging.DEBUG, logger='jax'):
@@ -210,7 +212,7 @@ def test_each_step_is_compiled_once(config, tmp_path, caplog, driver):
     assert len(compiled) > 2, 'the log has changed: this test sees nothing'
     # The training step and the evaluation step, for two splits that no batch size divides. What
     # pmap compiles goes by a name of its own.
-    name = {'jit': '(step)', 'pmap': '(_fun)'}[driver]
+    name = '(_fun)' if driver == 'pmap' else '(step)'
     assert sum(name in message for message in compiled) == 2, compiled
 
 

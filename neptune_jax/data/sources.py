@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import os
@@ -252,7 +253,9 @@ def open_source(config):
         if not builder.is_prepared():
             if not sys.stderr.isatty():
                 tfds.disable_progress_bar()
-            builder.download_and_prepare()
+            with _alone(data_dir):
+                builder = create(config, data_dir)  # another process may have prepared it
+                builder.download_and_prepare()
         splits, start = {}, 0
         for split in ('train', 'val', 'test'):
             if split in builder.info.splits:
@@ -260,6 +263,19 @@ def open_source(config):
                 splits[split] = np.arange(start, start + size)
                 start += size
         return Source(builder, splits)
+
+
+@contextlib.contextmanager
+def _alone(folder):
+    """Keeps other processes from preparing data in a folder at the same time; they wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems lock no folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # which gives the lock back, as the end of the process does
 
 
 @contextlib.contextmanager

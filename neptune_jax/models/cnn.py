@@ -86,8 +86,15 @@ class CNN(nn.Module):
             kernel_size = (self.kernel_size, self.kernel_size)
             if self.padding == 'VALID' and min(x.shape[1:3]) < self.kernel_size:
                 raise UserError(_too_small(images))
-            x = nn.Conv(features, kernel_size, padding=self.padding, kernel_init=kernel_init)(x)
-            if self.norm == 'batch':
+            normalize = self.norm == 'batch'
+            x = nn.Conv(
+                features,
+                kernel_size,
+                padding=self.padding,
+                kernel_init=kernel_init,
+                use_bias=not normalize,  # batch normalisation would take it away again
+            )(x)
+            if normalize:
                 x = nn.BatchNorm(
                     use_running_average=not train, momentum=0.9, axis_name=self.batch_norm_axis
                 )(x)

@@ -3,14 +3,10 @@
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from neptune_jax import runs
@@ -91,60 +87,6 @@ def test_a_terminal_gets_a_progress_bar(command, tmp_path):
     assert 'val accuracy' in text
 
 
-def test_killed_and_started_again_it_ends_with_the_same_bits(command, run, tmp_path):
-    flags = (*CNN, '--config.train.steps=200', '--config.log.every=5 steps')
-    flags += ('--config.eval.every=20 steps', '--config.checkpoint.every=20 steps')
-    assert_ok(run(*flags, f'--workdir={tmp_path}/whole'))
-
-    process = subprocess.Popen(
-        **command(*flags, f'--workdir={tmp_path}/killed'), stdout=subprocess.PIPE, text=True
-    )
-    for line in process.stdout:  # until it is in the middle of its fifth interval
-        if 'step     85/200' in line:
-            break
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    process.stdout.close()
-    assert runs.read_summary(tmp_path / 'killed')['status'] == 'running'
-    result = assert_ok(run(*flags, f'--workdir={tmp_path}/killed'))
-    assert re.search(r'resuming after step [68]0', result.stdout)
-
-    rows = {}
-    for name in ('whole', 'killed'):
-        rows[name] = runs.read_rows(tmp_path / name)
-        for row in rows[name]:
-            del row['time']
-    assert rows['whole'] == rows['killed']
-    params = [read_params(tmp_path / name, 200) for name in ('whole', 'killed')]
-    for whole, killed in zip(*params, strict=True):
-        np.testing.assert_array_equal(whole, killed)
-    ends = [runs.read_summary(tmp_path / name) for name in ('whole', 'killed')]
-    assert ends[0]['test'] == ends[1]['test']
-
-
-def read_params(workdir, step):
-    """The leaves of a checkpoint, read with nothing of ours."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        return jax.tree.leaves(checkpointer.restore(workdir / f'checkpoints/{step}/state'))
-
-
-def test_an_interrupted_run_says_how_to_go_on(command, tmp_path):
-    process = subprocess.Popen(
-        **command(*CNN, '--config.train.steps=100000', f'--workdir={tmp_path}/run'),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stdout:
-        if line.startswith('step'):
-            break
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert stderr == 'interrupted; the same command goes on from the last checkpoint\n'
-    assert runs.read_summary(tmp_path / 'run')['status'] == 'preempted'
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder, and the start of a command that puts a small file system there for one command.
@@ -170,7 +112,7 @@ def test_a_full_disk_stops_the_run_and_keeps_its_checkpoints(run, small_disk):
     assert result.stderr.startswith(f'error: the disk of {disk}/run is full; free some space')
     assert result.stderr.count('\n') == 1, result.stderr
     assert runs.read_summary(left)['status'] == 'failed'
-    kept = max(int(path.name) for path in (left / 'checkpoints').iterdir())
+    kept = max(int(path.stem) for path in (left / 'checkpoints').glob('*.crc32'))
     # Moved to a disk with room, it goes on.
     result = assert_ok(run(*flags, f'--workdir={left}'))
     assert f'resuming after step {kept}' in result.stdout
@@ -184,9 +126,9 @@ def test_the_status_can_be_written_on_a_disk_without_a_free_byte(small_disk):
         'from pathlib import Path\n'
         'from configs import cnn\n'
         'from neptune_jax import runs\n'
-        'run = runs.open_run(sys.argv[1], cnn.get_config(), {})\n'
+        'opened = runs.open_run(sys.argv[1], cnn.get_config(), {})\n'
         'try:\n'
-        '    with run.status(), Path(sys.argv[1], "filler").open("wb", buffering=0) as file:\n'
+        '    with opened as run, run.status(), Path(sys.argv[1], "filler").open("wb", 0) as file:\n'
         '        while True:\n'
         '            file.write(bytes(4096))\n'
         'except runs.UserError as error:\n'

@@ -81,7 +81,7 @@ def test_an_image_too_small_for_the_pools_is_refused(padding):
     ('fields', 'message'),
     [
         ({'name': 'resnet'}, r"model.name='resnet' is unknown; choose one of: cnn"),
-        ({'widths': (3,)}, r'model.widths is no field of CNN; it has: activation, features'),
+        ({'widths': (3,)}, r'model.widths is no field of CNN; it has: activation, dropout, features'),
         ({'activation': 'rule'}, r"model.activation='rule' is unknown; choose one of: relu"),
         ({'kernel_init': 'x'}, r'model.kernel_init.*xavier_uniform'),
         ({'padding': 'same'}, r'model.padding.*SAME, VALID'),

@@ -1,0 +1,79 @@
+"""Runs that are killed, asked to end, or moved, and end as if nothing had happened."""
+
+import random
+import signal
+import subprocess
+
+import pytest
+from stress import kills
+
+from neptune_jax import runs
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """How a run that is left alone ends, and the flags to train like it."""
+    folder = tmp_path_factory.mktemp('whole')
+    flags = {'data.dir': f'{folder}/data'}
+    kills.finish(folder / 'run', flags)
+    return kills.end(folder / 'run'), flags
+
+
+def stop(workdir, flags, until, number):
+    """Starts a run, sends it a signal after a line that holds `until`; returns it ended."""
+    process = kills.start(workdir, flags)
+    for line in process.stdout:
+        if until in line:
+            break
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+@pytest.mark.parametrize('until', ['step     70/240', 'step 240  val'])
+def test_killed_at_any_moment_it_ends_with_the_same_bits_and_rows(whole, tmp_path, until):
+    expected, flags = whole
+    status, _ = stop(tmp_path / 'run', flags, until, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    assert runs.read_summary(tmp_path / 'run')['status'] == 'running'
+    output = kills.finish(tmp_path / 'run', flags)
+    assert 'resuming after step' in output
+    assert kills.end(tmp_path / 'run') == expected
+
+
+def test_asked_to_end_it_saves_and_says_so_and_goes_on(whole, tmp_path):
+    expected, flags = whole
+    for number, until in ((signal.SIGTERM, 'compiled'), (signal.SIGINT, 'step     70/240')):
+        status, output = stop(tmp_path / 'run', flags, until, number)
+        assert status == 75
+        assert f'ended by {number.name}; the same command goes on from here' in output
+        assert 'Traceback' not in output
+        assert runs.read_summary(tmp_path / 'run')['status'] == 'preempted'
+    step = runs.read_summary(tmp_path / 'run')['step']
+    assert step >= 70
+    output = kills.finish(tmp_path / 'run', flags)
+    assert f'resuming after step {step}' in output  # not a step was lost
+    assert kills.end(tmp_path / 'run') == expected
+
+
+def test_killed_at_random_times(whole, tmp_path):
+    expected, flags = whole
+    assert kills.interrupt(tmp_path / 'run', flags, random.Random(3), seconds=10)
+    assert kills.end(tmp_path / 'run') == expected
+
+
+def test_a_directory_that_a_live_run_writes_is_refused(tmp_path):
+    flags = {'data.dir': f'{tmp_path}/data', 'train.steps': 100000}
+    process = kills.start(tmp_path / 'run', flags)
+    for line in process.stdout:
+        if line.startswith('step'):
+            break
+    other = subprocess.run(
+        kills.command(tmp_path / 'run', flags), cwd=kills.ROOT, capture_output=True, text=True
+    )
+    assert other.returncode == 2
+    assert f'is being written by process {process.pid} on ' in other.stderr
+    assert other.stderr.count('\n') == 1
+    assert process.poll() is None
+    process.kill()
+    process.communicate()

@@ -1,0 +1,188 @@
+"""Kills trainings at random times, starts them again, and compares how they end.
+
+    python -m tests.stress.kills --kills=200 --out=tests/stress/results.jsonl
+
+Each training is killed up to five times, by SIGKILL or SIGTERM, at times drawn by the seed from
+its start to its expected end; so in imports, compilation, steps, evaluations, checkpoint writes and
+the final test. Then it is left to finish. Nothing may tell it from a training that was left alone:
+the parameters of its last checkpoint, its rows (less their times), its results. Dropout,
+augmentation, mixup, batch normalisation, averaged parameters and a schedule are on.
+"""
+
+import argparse
+import collections
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from neptune_jax import runs
+from neptune_jax.preemption import EXIT_STATUS
+
+ROOT = Path(__file__).parents[2]
+STEPS = 240
+FLAGS = {
+    'data.name': 'fashion_mnist_mini',
+    'model.features': '4,8',
+    'model.hidden': '16',
+    'model.norm': 'batch',
+    'model.dropout': 0.2,
+    'augment.flip': 'random',
+    'augment.crop_padding': 2,
+    'augment.mixup': 0.4,
+    'loss.label_smoothing': 0.1,
+    'optim.ema_decay': 0.9,
+    'optim.warmup': '20 steps',
+    'optim.clip_norm': 1.0,
+    'train.steps': STEPS,
+    'train.batch_size': 32,
+    'log.every': '10 steps',
+    'eval.every': '30 steps',
+    'checkpoint.every': '13 steps',  # not in step with the rows
+}
+MOST_KILLS = 5  # of one training
+
+
+def command(workdir, flags):
+    settings = [f'--config.{name}={value}' for name, value in (FLAGS | flags).items()]
+    main = [sys.executable, '-m', 'neptune_jax.main', '--config=configs/cnn.py']
+    return [*main, *settings, f'--workdir={workdir}']
+
+
+def start(workdir, flags):
+    env = os.environ | {'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'}
+    return subprocess.Popen(
+        command(workdir, flags),
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(workdir, flags):
+    """Lets a training go on to its end; returns what it printed."""
+    process = start(workdir, flags)
+    output, _ = process.communicate(timeout=600)
+    if process.returncode != 0:
+        raise RuntimeError(f'it needs a hand: exit status {process.returncode}\n{output}')
+    return output
+
+
+def end(workdir):
+    """All of a finished training that must not depend on how it got there."""
+    rows = [{key: row[key] for key in row if key != 'time'} for row in runs.read_rows(workdir)]
+    summary = runs.read_summary(workdir)
+    results = {key: summary[key] for key in ('status', 'step', 'params', 'best', 'val', 'test')}
+    with ocp.StandardCheckpointer() as checkpointer:  # with nothing of ours
+        state = checkpointer.restore(Path(workdir).absolute() / f'checkpoints/{STEPS}/state')
+    arrays = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
+    return {'rows': rows, 'results': results, 'state': arrays}
+
+
+def interrupt(workdir, flags, rng, seconds):
+    """Starts a training, kills it some times, lets it finish; returns the kills, one dict each."""
+    kills = []
+    for _ in range(rng.randint(1, MOST_KILLS)):
+        process = start(workdir, flags)
+        number = rng.choice([signal.SIGKILL, signal.SIGTERM])
+        delay = rng.uniform(0, seconds)
+        timer = threading.Timer(delay, process.send_signal, [number])
+        timer.start()
+        output, _ = process.communicate(timeout=600)
+        timer.cancel()
+        if process.returncode == 0:
+            break
+        expected = {
+            signal.SIGKILL: {-signal.SIGKILL},
+            signal.SIGTERM: {EXIT_STATUS, -signal.SIGTERM},  # the latter before it can listen
+        }
+        if process.returncode not in expected[number]:
+            raise RuntimeError(f'{number!r} after {delay} s: {process.returncode}\n{output}')
+        lines = [
+            line for line in output.splitlines() if line[:1].isalpha() and 'ended by' not in line
+        ]
+        kills.append(
+            {
+                'signal': number.name,
+                'seconds': round(delay, 2),
+                'status': process.returncode,
+                'after': lines[-1][:30] if lines else '',
+            }
+        )
+    finish(workdir, flags)
+    return kills
+
+
+def stress(kills, seed, jobs=1):
+    """Interrupts trainings until there have been so many kills; returns a dict of what came out."""
+    total = collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        flags = {'data.dir': f'{folder}/data'}
+        finish(f'{folder}/warm_up', flags)  # prepares the data
+        began = time.perf_counter()
+        finish(f'{folder}/whole', flags)
+        seconds = (time.perf_counter() - began) * (1 + 0.5 * (jobs > 1))
+        expected = end(f'{folder}/whole')
+
+        def one(number):
+            if total['kills'] >= kills:
+                return
+            workdir = f'{folder}/{number}'
+            found = interrupt(workdir, flags, random.Random(f'{seed} {number}'), seconds)
+            differ = [key for key, value in end(workdir).items() if value != expected[key]]
+            steps = [row['step'] for row in expected['rows'] if 'train/loss' in row]
+            rows = [row['step'] for row in runs.read_rows(workdir) if 'train/loss' in row]
+            total.update(
+                runs=1,
+                kills=len(found),
+                runs_that_differ=bool(differ),
+                rows_lost=len(set(steps) - set(rows)),
+                rows_twice=len(rows) - len(set(rows)),
+            )
+            total.update(kill['signal'] for kill in found)
+            print(f'{number}: {json.dumps(found)} {"differs in " + str(differ) if differ else ""}')
+
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(one, range(10 * kills)))
+    return dict(total)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--kills', type=int, default=200)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--jobs', type=int, default=2, help='trainings at a time')
+    parser.add_argument('--out', help='a file of results, to which a line is added')
+    args = parser.parse_args()
+    result = stress(args.kills, args.seed, args.jobs)
+    result |= {
+        'needed_a_hand': 0,  # or an error would have ended this
+        'seed': args.seed,
+        'steps': STEPS,
+        'python': platform.python_version(),
+        'jax': jax.__version__,
+        'processor': runs.processor(),
+        'cpu_count': os.cpu_count(),
+    }
+    print(json.dumps(result))
+    if args.out:
+        with Path(args.out).open('a') as file:
+            file.write(json.dumps(result) + '\n')
+
+
+if __name__ == '__main__':
+    main()
