@@ -165,7 +165,7 @@ def _read_weights(workdir, abstract_state, class_names):
         raise UserError(f'checkpoint.restore_from={workdir!r} holds no run with a checkpoint')
     weights = checkpoints.read_weights(workdir, step)
     expected = {'params': abstract_state.params, 'batch_stats': abstract_state.batch_stats}
-    expected, found = flatten_dict(expected), flatten_dict(weights.arrays)
+    expected, found = flatten_dict(expected, sep='/'), flatten_dict(weights.arrays, sep='/')
     new = {
         path
         for path in expected.keys() & found.keys()
@@ -197,8 +197,9 @@ def init_state(experiment):
         experiment.config, experiment.model, experiment.optimizer, experiment.dataset
     )
     if experiment.weights:
-        arrays = flatten_dict({'params': initial.params, 'batch_stats': initial.batch_stats})
-        arrays = unflatten_dict(arrays | experiment.weights.arrays)
+        arrays = {'params': initial.params, 'batch_stats': initial.batch_stats}
+        arrays = flatten_dict(arrays, sep='/') | experiment.weights.arrays
+        arrays = unflatten_dict(arrays, sep='/')
         initial = initial.replace(
             params=arrays['params'],
             batch_stats=arrays.get('batch_stats', {}),

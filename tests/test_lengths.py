@@ -27,3 +27,10 @@ def test_every_unit(length, steps):
 def test_anything_else_is_refused_with_the_fields_name(length):
     with pytest.raises(UserError, match=r'log\.every=.* is not a length; write it like'):
         lengths.in_steps(length, 'log.every', total_steps=9, steps_per_epoch=3, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ('length', 'seconds'), [('60 seconds', 60), ('0.5 second', 0.5), ('5 steps', None), (60, None)]
+)
+def test_seconds_are_told_from_steps(length, seconds):
+    assert lengths.in_seconds(length) == seconds

@@ -30,3 +30,16 @@ def test_equal_elements_share_the_gradient():
     x = jnp.array([[5.0, 5.0], [1.0, 0.0]]).reshape(1, 2, 2, 1)
     grad = jax.grad(lambda x: ops.max_pool(x).sum())(x)
     np.testing.assert_array_equal(grad.reshape(2, 2), [[0.5, 0.5], [0.0, 0.0]])
+
+
+def test_dropout_keeps_the_mean_and_drops_by_example_and_layer():
+    keys = jax.random.split(jax.random.key(0), 40)
+    x = jnp.ones((40, 500))
+    found = ops.dropout(x, 0.2, keys, layer=0)
+    np.testing.assert_allclose(jnp.unique(found), [0, 1.25])
+    # 20,000 draws: five standard deviations of the share are 0.014.
+    np.testing.assert_allclose((found == 0).mean(), 0.2, atol=0.014)
+    half = ops.dropout(x[20:], 0.2, keys[20:], layer=0)  # whatever the batch around an example
+    np.testing.assert_array_equal(half, found[20:])
+    assert (ops.dropout(x, 0.2, keys, layer=1) != found).mean() > 0.2
+    assert ops.dropout(x, 0, None, layer=0) is x

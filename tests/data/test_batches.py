@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,3 +48,11 @@ def test_evaluation_holds_each_example_once_whatever_the_batch_size(count, batch
     flat = np.concatenate(found)
     np.testing.assert_array_equal(flat[flat >= 0], EXAMPLES[:count])
     assert len(flat) - count < batch_size
+
+
+@pytest.mark.parametrize('processes', [1, 2, 4])
+def test_the_shares_of_processes_are_the_batch_in_its_order(processes):
+    batch = order(16)[3]
+    shares = [batches.share(batch, process, processes) for process in range(processes)]
+    np.testing.assert_array_equal(np.concatenate(shares), batch)
+    assert {len(share) for share in shares} == {16 // processes}

@@ -218,6 +218,18 @@ def test_help_is_short_and_says_how_to_set_a_field(run):
     assert len(result.stdout.splitlines()) < 30
 
 
+def test_a_dry_run_tells_what_a_step_costs_and_writes_nothing(run, tmp_path):
+    result = assert_ok(run(*CNN, '--dry_run', f'--workdir={tmp_path}/run', devices=4))
+    assert result.stderr == ''
+    assert "mesh     {'device': 4}" in result.stdout
+    assert 'int32[4, 32]' in result.stdout
+    assert 'sees float32[32, 28, 28, 1] on each device' in result.stdout
+    assert re.search(r'floating-point operations +│ +0\.\d\d G', result.stdout)
+    assert re.search(r'data on the device +│ +2\.25 MiB', result.stdout)  # 3,000 images and labels
+    assert re.search(r'│ 1 +│ 0\.00 +│ 0\.002 ', result.stdout)
+    assert not (tmp_path / 'run').exists()
+
+
 def test_imports_stay_light():
     script = (
         'import sys, neptune_jax.train\n'

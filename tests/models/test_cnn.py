@@ -81,7 +81,12 @@ def test_an_image_too_small_for_the_pools_is_refused(padding):
     ('fields', 'message'),
     [
         ({'name': 'resnet'}, r"model.name='resnet' is unknown; choose one of: cnn"),
-        ({'widths': (3,)}, r'model.widths is no field of CNN; it has: activation, dropout, features'),
+        ({'norm': 'layer'}, r"model.norm='layer' is unknown; choose one of: none, batch"),
+        ({'dropout': 1.0}, r'model.dropout=1.0 must be at least 0 and below 1'),
+        (
+            {'widths': (3,)},
+            r'model.widths is no field of CNN; it has: activation, dropout',
+        ),
         ({'activation': 'rule'}, r"model.activation='rule' is unknown; choose one of: relu"),
         ({'kernel_init': 'x'}, r'model.kernel_init.*xavier_uniform'),
         ({'padding': 'same'}, r'model.padding.*SAME, VALID'),
@@ -93,3 +98,25 @@ def test_an_image_too_small_for_the_pools_is_refused(padding):
 def test_what_cannot_be_built_is_refused(fields, message):
     with pytest.raises(UserError, match=message):
         models.create_model(ConfigDict({'name': 'cnn'} | fields), 10)
+
+
+def test_batch_normalisation_and_dropout_are_there_in_training_alone():
+    model = CNN(num_classes=3, features=(4,), hidden=(8,), norm='batch', dropout=0.5)
+    images = jax.random.normal(jax.random.key(1), (16, 6, 6, 1)) * 3 + 5
+    variables = model.init(jax.random.key(0), images)
+    assert 'bias' not in variables['params']['Conv_0']
+
+    def apply(key):
+        keys = jax.random.split(jax.random.key(key), 16)
+        return model.apply(variables, images, train=True, keys=keys, mutable=['batch_stats'])
+
+    (first, updated), (second, _) = apply(0), apply(1)
+    assert (first != second).any()
+    conv = variables['params']['Conv_0']['kernel']
+    x = jax.lax.conv_general_dilated(
+        images, conv, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    np.testing.assert_allclose(
+        updated['batch_stats']['BatchNorm_0']['mean'], 0.1 * x.mean(axis=(0, 1, 2)), rtol=1e-4
+    )
+    np.testing.assert_array_equal(model.apply(variables, images), model.apply(variables, images))
