@@ -61,8 +61,11 @@ def command(workdir, flags):
     return [*main, *settings, f'--workdir={workdir}']
 
 
-def start(workdir, flags):
+def start(workdir, flags, cache=None):
+    """Starts a training; `cache` is a folder of compiled programs, None: it compiles all itself."""
     env = os.environ | {'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'}
+    if cache:
+        env |= {'JAX_COMPILATION_CACHE_DIR': cache}
     return subprocess.Popen(
         command(workdir, flags),
         cwd=ROOT,
@@ -73,9 +76,9 @@ def start(workdir, flags):
     )
 
 
-def finish(workdir, flags):
+def finish(workdir, flags, cache=None):
     """Lets a training go on to its end; returns what it printed."""
-    process = start(workdir, flags)
+    process = start(workdir, flags, cache)
     output, _ = process.communicate(timeout=600)
     if process.returncode != 0:
         raise RuntimeError(f'it needs a hand: exit status {process.returncode}\n{output}')
@@ -93,11 +96,11 @@ def end(workdir):
     return {'rows': rows, 'results': results, 'state': arrays}
 
 
-def interrupt(workdir, flags, rng, seconds):
+def interrupt(workdir, flags, rng, seconds, cache=None):
     """Starts a training, kills it some times, lets it finish; returns the kills, one dict each."""
     kills = []
     for _ in range(rng.randint(1, MOST_KILLS)):
-        process = start(workdir, flags)
+        process = start(workdir, flags, cache)
         number = rng.choice([signal.SIGKILL, signal.SIGTERM])
         delay = rng.uniform(0, seconds)
         timer = threading.Timer(delay, process.send_signal, [number])
@@ -123,7 +126,7 @@ def interrupt(workdir, flags, rng, seconds):
                 'after': lines[-1][:30] if lines else '',
             }
         )
-    finish(workdir, flags)
+    finish(workdir, flags, cache)
     return kills
 
 
@@ -131,18 +134,22 @@ def stress(kills, seed, jobs=1):
     """Interrupts trainings until there have been so many kills; returns a dict of what came out."""
     total = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
-        flags = {'data.dir': f'{folder}/data'}
-        finish(f'{folder}/warm_up', flags)  # prepares the data
-        began = time.perf_counter()
-        finish(f'{folder}/whole', flags)
-        seconds = (time.perf_counter() - began) * (1 + 0.5 * (jobs > 1))
-        expected = end(f'{folder}/whole')
+        flags, seconds = {'data.dir': f'{folder}/data'}, {}
+        compiled = f'{folder}/compiled'
+        finish(f'{folder}/warm_up', flags, compiled)  # prepares the data, too
+        for cache in (compiled, None):
+            began = time.perf_counter()
+            finish(f'{folder}/whole{len(seconds)}', flags, cache)
+            seconds[cache] = (time.perf_counter() - began) * (1 + 0.5 * (jobs > 1))
+        expected = end(f'{folder}/whole1')
 
         def one(number):
             if total['kills'] >= kills:
                 return
             workdir = f'{folder}/{number}'
-            found = interrupt(workdir, flags, random.Random(f'{seed} {number}'), seconds)
+            cache = compiled if number % 5 else None  # most begin to train sooner
+            rng = random.Random(f'{seed} {number}')
+            found = interrupt(workdir, flags, rng, seconds[cache], cache)
             differ = [key for key, value in end(workdir).items() if value != expected[key]]
             steps = [row['step'] for row in expected['rows'] if 'train/loss' in row]
             rows = [row['step'] for row in runs.read_rows(workdir) if 'train/loss' in row]
