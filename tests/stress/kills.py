@@ -132,7 +132,7 @@ def interrupt(workdir, flags, rng, seconds, cache=None):
 
 def stress(kills, seed, jobs=1):
     """Interrupts trainings until there have been so many kills; returns a dict of what came out."""
-    total = collections.Counter()
+    total = collections.Counter(needed_a_hand=0)
     with tempfile.TemporaryDirectory() as folder:
         flags, seconds = {'data.dir': f'{folder}/data'}, {}
         compiled = f'{folder}/compiled'
@@ -149,7 +149,12 @@ def stress(kills, seed, jobs=1):
             workdir = f'{folder}/{number}'
             cache = compiled if number % 5 else None  # most begin to train sooner
             rng = random.Random(f'{seed} {number}')
-            found = interrupt(workdir, flags, rng, seconds[cache], cache)
+            try:
+                found = interrupt(workdir, flags, rng, seconds[cache], cache)
+            except RuntimeError as error:
+                total.update(runs=1, needed_a_hand=1)
+                print(f'{number}: {error}', flush=True)
+                return
             differ = [key for key, value in end(workdir).items() if value != expected[key]]
             steps = [row['step'] for row in expected['rows'] if 'train/loss' in row]
             rows = [row['step'] for row in runs.read_rows(workdir) if 'train/loss' in row]
@@ -161,7 +166,7 @@ def stress(kills, seed, jobs=1):
                 rows_twice=len(rows) - len(set(rows)),
             )
             total.update(kill['signal'] for kill in found)
-            print(f'{number}: {json.dumps(found)} {"differs in " + str(differ) if differ else ""}')
+            print(f'{number}: {json.dumps(found)}, differs in {differ}', flush=True)
 
         with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(one, range(10 * kills)))
@@ -177,7 +182,6 @@ def main():
     args = parser.parse_args()
     result = stress(args.kills, args.seed, args.jobs)
     result |= {
-        'needed_a_hand': 0,  # or an error would have ended this
         'seed': args.seed,
         'steps': STEPS,
         'python': platform.python_version(),
