@@ -30,40 +30,48 @@ MODES = ('device', 'host', 'stream')
 RESULTS = Path(__file__).parent / 'results/data.jsonl'
 
 
-def start(mode, data_dir, steps):
-    """Returns a function that takes `steps` steps and returns the images per second."""
-    config = cnn3.get_config()
-    config.data.dir = data_dir
-    config.data.mode = mode
-    config.train.epochs = 1000.0
-    experiment = build.create(config)
-    feed = build.create_feed(experiment)
-    step = build.compile_train_step(experiment, feed)
-    items = feed.batches(experiment.order, 0, experiment.total_steps, config.data.workers)
-    state = build.init_state(experiment)
+class Training:
+    """A training whose steps are taken one by one, without rows and evaluations."""
 
-    def run():
-        nonlocal state
-        began = time.perf_counter()
+    def __init__(self, config):
+        config.train.epochs = 1000.0
+        self.experiment = build.create(config)
+        self._feed = build.create_feed(self.experiment)
+        self._step = build.compile_train_step(self.experiment, self._feed)
+        self._items = self._feed.batches(
+            self.experiment.order, 0, self.experiment.total_steps, config.data.workers
+        )
+        self.state = build.init_state(self.experiment)
+
+    def take(self, steps):
+        """Starts so many steps."""
         for _ in range(steps):
-            state, _ = step(state, feed.data, next(items))
-        jax.block_until_ready(state)
-        return steps * config.train.batch_size / (time.perf_counter() - began)
+            self.state, _ = self._step(self.state, self._feed.data, next(self._items))
 
-    return run, experiment
+    def images_per_second(self, steps):
+        """Returns how fast so many steps are, taken to their end."""
+        began = time.perf_counter()
+        self.take(steps)
+        jax.block_until_ready(self.state)
+        seconds = time.perf_counter() - began
+        return steps * self.experiment.config.train.batch_size / seconds
 
 
 def throughput(data_dir, rounds, steps):
     """Yields a record for each mode: images/s of every round, and against 'device'."""
-    started = {mode: start(mode, data_dir, steps) for mode in MODES}
+    trainings = {}
+    for mode in MODES:
+        config = cnn3.get_config()
+        config.data.update(dir=data_dir, mode=mode)
+        trainings[mode] = Training(config)
     speeds = {mode: [] for mode in MODES}
     for number in range(rounds + 1):
-        for mode, (run, _) in started.items():
-            speed = run()
+        for mode, training in trainings.items():
+            speed = training.images_per_second(steps)
             if number:  # the first round warms up
                 speeds[mode].append(speed)
-    for mode, (_, experiment) in started.items():
-        environment = runs.environment(experiment.devices, {})
+    for mode, training in trainings.items():
+        environment = runs.environment(training.experiment.devices, {})
         del environment['command']  # it has paths of the machine
         ratios = [own / base for own, base in zip(speeds[mode], speeds['device'], strict=True)]
         yield {

@@ -37,7 +37,28 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(workdir, *flags, processes=2, devices=2):
+def addresses(port, number, processes):
+    """The environment by which a person tells a process which one it is."""
+    return {
+        'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
+        'JAX_NUM_PROCESSES': str(processes),
+        'JAX_PROCESS_ID': str(number),
+    }
+
+
+def slurm(port, number, processes):
+    """The environment by which `srun` does."""
+    return {
+        'SLURM_JOB_ID': str(port),  # from which JAX derives the port
+        'SLURM_STEP_NODELIST': 'localhost',
+        'SLURM_STEP_NUM_TASKS': str(processes),
+        'SLURM_NTASKS': str(processes),
+        'SLURM_PROCID': str(number),
+        'SLURM_LOCALID': str(number),
+    }
+
+
+def start(workdir, *flags, processes=2, devices=2, launcher=addresses):
     """Starts the processes of one training on this machine; returns them."""
     port, started = free_port(), []
     for number in range(processes):
@@ -46,11 +67,7 @@ def start(workdir, *flags, processes=2, devices=2):
             'JAX_PLATFORMS': 'cpu',
         }
         if processes > 1:
-            env |= {
-                'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{port}',
-                'JAX_NUM_PROCESSES': str(processes),
-                'JAX_PROCESS_ID': str(number),
-            }
+            env |= launcher(port, number, processes)
         main = [sys.executable, '-m', 'neptune_jax.main', *FLAGS, *flags]
         started.append(
             subprocess.Popen(
