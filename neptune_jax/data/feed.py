@@ -5,6 +5,9 @@ All three take the same order of examples and end in the same batch: `image` uin
 """
 
 import contextlib
+import multiprocessing
+import signal
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -78,6 +81,7 @@ def _from_host(dataset, devices):
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)
         stream = source.to_iter_dataset(options)
         if dataset.mode == 'stream' and workers:
+            _quieten_resource_tracker()
             stream = stream.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
             )
@@ -95,6 +99,16 @@ def _from_host(dataset, devices):
         return item | {'mask': item['index'] >= 0}
 
     return Feed(data={}, batches=batches, empty=empty, unpack=unpack)
+
+
+def _quieten_resource_tracker():
+    """Keeps Python's resource tracker, a process that workers start, from warning at the end.
+
+    Workers that are ended leave shared memory of Grain's behind. The tracker frees it.
+    """
+    option = 'ignore:resource_tracker'
+    if option not in sys.warnoptions:
+        sys.warnoptions.append(option)
 
 
 def _share(indices):
@@ -121,6 +135,11 @@ class _Batches:
         self._reader, self._order, self._start, self._stop = reader, order, start, stop
         # Now: a worker process, which gets a copy of this, is none of JAX's.
         self._process, self._processes = jax.process_index(), jax.process_count()
+
+    def __setstate__(self, state):
+        self.__dict__ |= state
+        if multiprocessing.parent_process():  # Ctrl-C is for the trainer, which ends its workers
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def __len__(self):
         return self._stop - self._start

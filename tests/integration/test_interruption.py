@@ -1,5 +1,6 @@
 """Runs that are killed, asked to end, or moved, and end as if nothing had happened."""
 
+import os
 import random
 import signal
 import subprocess
@@ -77,3 +78,22 @@ def test_a_directory_that_a_live_run_writes_is_refused(tmp_path):
     assert process.poll() is None
     process.kill()
     process.communicate()
+
+
+def test_ctrl_c_reaches_the_processes_that_read_too_and_only_the_run_answers(command, tmp_path):
+    flags = ('--config=configs/cnn.py', '--config.data.name=fashion_mnist_mini')
+    flags += ('--config.data.mode=stream', '--config.model.features=4', '--config.train.epochs=999')
+    process = subprocess.Popen(
+        **command(*flags, f'--workdir={tmp_path}/run'),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stdout:
+        if line.startswith('step'):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert errors == 'ended by SIGINT; the same command goes on from here\n'
