@@ -52,7 +52,12 @@ def joined(distributed):
         ) from error
     if jax.process_index():
         sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 - for the rest of the process
-    connections, over = _connect(), threading.Event()
+    try:
+        connections, over = _connect(), threading.Event()
+    except OSError as error:
+        raise UserError(
+            f'process {jax.process_index()} and process 0 cannot reach each other over TCP: {error}'
+        ) from error
     watch = threading.Thread(target=_watch, args=(connections, over), daemon=True)
     watch.start()
     try:
@@ -110,14 +115,16 @@ def _connect():
         address[: len(text)] = np.frombuffer(text, np.uint8)
     host, port = bytes(broadcast(address)).rstrip(b'\0').decode().split()
     if jax.process_index():
-        connection = socket.create_connection((host, int(port)), timeout=60)
+        connection = socket.create_connection((host, int(port)), timeout=_DEAD_AFTER)
         connection.sendall(struct.pack('!i', jax.process_index()))
         connection.settimeout(None)
         return {0: connection}
     connections = {}
+    server.settimeout(_DEAD_AFTER)
     with server:
         while len(connections) < jax.process_count() - 1:
             connection, _ = server.accept()
+            connection.settimeout(None)
             (number,) = struct.unpack('!i', connection.recv(4, socket.MSG_WAITALL))
             connections[number] = connection
     return connections

@@ -272,6 +272,8 @@ class _Clock:
 
     def report(self, step):
         """Writes where the run is into its summary."""
+        if step == self._start:
+            return
         seconds = time.perf_counter() - self._began
         images = (step - self._start) * self._experiment.config.train.batch_size
         self._run.update_summary(
