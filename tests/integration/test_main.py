@@ -119,6 +119,29 @@ def test_a_full_disk_stops_the_run_and_keeps_its_checkpoints(run, small_disk):
     assert runs.read_summary(left)['status'] == 'finished'
 
 
+def test_a_disk_without_room_for_a_checkpoint_is_refused_before_training(run, small_disk):
+    disk, prefix, left = small_disk
+    flags = ('--config=configs/net.py', *MINI, f'--workdir={disk}/run')  # 8 MiB of state
+    result = run(*flags, prefix=prefix)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f'error: the disk of {disk}/run is full; free some space')
+    assert result.stderr.count('\n') == 1, result.stderr
+    assert 'compiled' not in result.stdout
+    assert runs.read_rows(left) == []
+
+
+def test_a_disk_that_is_only_to_be_read_is_refused_before_training(run, tmp_path):
+    mount = f'mount -t tmpfs -o ro tmpfs {tmp_path} && exec "$@"'
+    prefix = ('unshare', '--map-root-user', '--mount', 'sh', '-c', mount, 'sh')
+    if not succeeds(*prefix, 'true'):
+        pytest.skip('no file system can be mounted here')
+    result = run(*CNN, f'--workdir={tmp_path}/run', prefix=prefix)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f'error: --workdir={tmp_path}/run cannot be written: ')
+    assert 'Read-only file system' in result.stderr
+    assert result.stderr.count('\n') == 1
+
+
 def test_the_status_can_be_written_on_a_disk_without_a_free_byte(small_disk):
     disk, prefix, left = small_disk
     script = (
