@@ -14,8 +14,7 @@ from absl import app, flags, logging
 from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
-from neptune_jax.errors import UserError
-from neptune_jax.preemption import EXIT_STATUS, Preempted
+from neptune_jax.errors import PREEMPTED_STATUS, Preempted, UserError
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'A Python file whose get_config() returns the experiment.'
@@ -33,7 +32,7 @@ def run(main):
         sys.exit(2)
     except Preempted as error:
         print(f'ended by {error}; the same command goes on from here', file=sys.stderr)
-        sys.exit(EXIT_STATUS)
+        sys.exit(PREEMPTED_STATUS)
     except KeyboardInterrupt:
         sys.exit(130)
 

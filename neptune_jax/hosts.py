@@ -12,8 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from neptune_jax.errors import UserError
-from neptune_jax.preemption import EXIT_STATUS, Preempted
+from neptune_jax.errors import PREEMPTED_STATUS, Preempted, UserError
 
 # How many processes a launcher has started, where it tells.
 _COUNTS = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', 'JAX_NUM_PROCESSES')
@@ -169,4 +168,4 @@ def _watch(connections, over):
                         'all are started again, the run goes on from the last checkpoint\n'
                     )
                     os.write(2, message.encode())
-                    os._exit(EXIT_STATUS)
+                    os._exit(PREEMPTED_STATUS)

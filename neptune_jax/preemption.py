@@ -12,12 +12,7 @@ import threading
 import jax
 from jax.experimental import multihost_utils
 
-# EX_TEMPFAIL of sysexits.h: nothing is wrong; the same command, later, goes on.
-EXIT_STATUS = 75
-
-
-class Preempted(Exception):
-    """The run has been asked to end."""
+from neptune_jax.errors import Preempted
 
 
 class Notice:

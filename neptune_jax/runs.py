@@ -27,8 +27,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from neptune_jax.errors import UserError
-from neptune_jax.preemption import Preempted
+from neptune_jax.errors import Preempted, UserError
 
 # Where a run happens and what it prints may change when it is resumed; its results may not.
 _FREE_FIELDS = tuple(

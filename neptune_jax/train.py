@@ -18,8 +18,7 @@ from neptune_jax import (
     preemption,
     runs,
 )
-from neptune_jax.errors import UserError
-from neptune_jax.preemption import Preempted
+from neptune_jax.errors import Preempted, UserError
 from neptune_jax.state import count_params
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from neptune_jax import preemption
+from neptune_jax import errors, preemption
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import time
-from neptune_jax import preemption
+from neptune_jax import errors, preemption
 try:
     with preemption.watch() as notice:
         with notice.{section}():
@@ -22,7 +22,7 @@ try:
             finally:
                 print('left', flush=True)
         notice.check(0)
-except preemption.Preempted as error:
+except errors.Preempted as error:
     print(error, flush=True)
 """
 WAIT = 'while True: time.sleep(60)'
@@ -73,6 +73,6 @@ def test_a_section_that_is_entered_after_the_signal_is_left_before_it_begins():
     with preemption.watch() as notice:
         with notice.deferred():
             signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(preemption.Preempted, match='SIGTERM'), notice.allowed():
+        with pytest.raises(errors.Preempted, match='SIGTERM'), notice.allowed():
             raise AssertionError('it was entered')
     assert signal.getsignal(signal.SIGTERM) == before

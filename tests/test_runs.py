@@ -11,8 +11,7 @@ import pytest
 
 from configs import cnn
 from neptune_jax import runs
-from neptune_jax.errors import UserError
-from neptune_jax.preemption import Preempted
+from neptune_jax.errors import Preempted, UserError
 
 ROOT = Path(__file__).parents[1]
 

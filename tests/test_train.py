@@ -23,8 +23,7 @@ from neptune_jax import build, checkpoints, runs, train
 from neptune_jax.data import dataset
 from neptune_jax.data.cifar import Cifar10
 from neptune_jax.data.idx import Mnist
-from neptune_jax.errors import UserError
-from neptune_jax.preemption import Preempted
+from neptune_jax.errors import Preempted, UserError
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from neptune_jax import runs
-from neptune_jax.preemption import EXIT_STATUS
+from neptune_jax.errors import PREEMPTED_STATUS
 
 ROOT = Path(__file__).parents[2]
 STEPS = 240
@@ -111,7 +111,7 @@ def interrupt(workdir, flags, rng, seconds, cache=None):
             break
         expected = {
             signal.SIGKILL: {-signal.SIGKILL},
-            signal.SIGTERM: {EXIT_STATUS, -signal.SIGTERM},  # the latter before it can listen
+            signal.SIGTERM: {PREEMPTED_STATUS, -signal.SIGTERM},  # the latter before it can listen
         }
         if process.returncode not in expected[number]:
             raise RuntimeError(f'{number!r} after {delay} s: {process.returncode}\n{output}')
