@@ -116,17 +116,25 @@ def _connect():
     if jax.process_index():
         connection = socket.create_connection((host, int(port)), timeout=_DEAD_AFTER)
         connection.sendall(struct.pack('!i', jax.process_index()))
-        connection.settimeout(None)
-        return {0: connection}
+        return {0: _watchable(connection)}
     connections = {}
     server.settimeout(_DEAD_AFTER)
     with server:
         while len(connections) < jax.process_count() - 1:
             connection, _ = server.accept()
-            connection.settimeout(None)
             (number,) = struct.unpack('!i', connection.recv(4, socket.MSG_WAITALL))
-            connections[number] = connection
+            connections[number] = _watchable(connection)
     return connections
+
+
+def _watchable(connection):
+    """Makes a connection wait for ever, and end when the other host is gone without a word."""
+    connection.settimeout(None)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (('TCP_KEEPIDLE', 10), ('TCP_KEEPINTVL', 5), ('TCP_KEEPCNT', 6)):
+        if hasattr(socket, name):  # Linux; elsewhere the system's own, longer times hold
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return connection
 
 
 _GOODBYE = b'.'

@@ -6,6 +6,7 @@ metrics.jsonl      one JSON object a line: `step`, `time` and values by key ('tr
 summary.json       status, where the run is, its results; replaced atomically
 checkpoints/       Orbax
 artifacts/         tables and figures
+damaged/           checkpoints that were set aside, where there were any
 profile/           a trace of some steps, where it was asked for
 .lock              held by the process that writes
 """
