@@ -42,6 +42,7 @@ def config(data_dir):
     config.data.dir = str(data_dir)
     config.model.features = (4, 8)
     config.train.batch_size = 64
+    config.parallel.num_devices = 2  # eight take turns on few cores
     config.train.steps = 6
     config.eval.batch_size = 200
     config.eval.every = '3 steps'
