@@ -137,18 +137,17 @@ class Parallel:
         return run
 
 
-def create(config, devices=None, **options):
+def create(config, **options):
     """Returns the Parallel that the `parallel` group asks for.
 
     Args:
         config: the group.
-        devices: those there are; None: all of this program.
         **options: further fields of Parallel.
 
     Raises:
         UserError: an unknown driver, or more devices than there are.
     """
-    devices = devices or jax.devices()
+    devices = jax.devices()
     asked = config.num_devices
     if asked is not None:
         if not 1 <= asked <= len(devices):

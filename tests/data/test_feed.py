@@ -15,7 +15,8 @@ def batches_of(config, mode, order, start, stop, workers=0):
     data = dataset.load(config.data)
     assert data.mode == mode
     assert (data.images is None) == (mode == 'stream')
-    devices = parallel.create(config.parallel, jax.devices()[:1])
+    config.parallel.num_devices = 1
+    devices = parallel.create(config.parallel)
     feeding = feed.create(data, devices)
     items = feeding.batches(order, start, stop, workers)
     return [jax.device_get(feeding.unpack(feeding.data, item)) for item in items]
