@@ -34,14 +34,14 @@ def joined(distributed):
     if not (distributed or _several()):
         yield
         return
-    arguments = {}
-    if 'JAX_NUM_PROCESSES' in os.environ:
-        arguments['num_processes'] = int(os.environ['JAX_NUM_PROCESSES'])
-        arguments['process_id'] = int(os.environ.get('JAX_PROCESS_ID', '0'))
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
     # A process that ends early is told of by `_watch`; JAX would abort the others with a stack.
     jax.config.update('jax_enable_recoverability', True)
     try:
+        arguments = {}
+        if 'JAX_NUM_PROCESSES' in os.environ:
+            arguments['num_processes'] = int(os.environ['JAX_NUM_PROCESSES'])
+            arguments['process_id'] = int(os.environ.get('JAX_PROCESS_ID', '0'))
         jax.distributed.initialize(heartbeat_timeout_seconds=_DEAD_AFTER, **arguments)
     except (RuntimeError, ValueError) as error:
         raise UserError(
