@@ -118,7 +118,7 @@ class _Training:
             began = time.perf_counter()
             train_step = build.compile_train_step(experiment, feed)
             display.line(f'compiled the steps in {time.perf_counter() - began:.1f} s')
-        learning_rates = jax.vmap(experiment.schedule)(np.arange(total_steps))
+        learning_rates = np.asarray(jax.vmap(experiment.schedule)(np.arange(total_steps)), float)
         items = feed.batches(experiment.order, self.step, total_steps, config.data.workers)
 
         # -------------------------------------------------------------- Training
@@ -132,7 +132,6 @@ class _Training:
             jax.transfer_guard('allow' if config.train.debug_nans else 'disallow'),
             contextlib.closing(items),
         ):
-            learning_rates = np.asarray(jax.device_get(learning_rates), np.float64)
             self.rows = _Rows(self.run, self.progress, learning_rates, self.interval)
             self.clock = _Clock(self.run, experiment, self.step)
             try:
@@ -191,12 +190,13 @@ class _Training:
 
 
 def _from_process_0(experiment, restored):
-    """Returns process 0's step and state in all processes; step 0 where it has nothing restored."""
+    """Returns process 0's step and state in all processes; 0 and None where it restored none."""
+    step = int(hosts.broadcast(np.int32(restored.step if restored else 0)))
+    if not step:
+        return 0, None
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), experiment.abstract_state)
-    step, state = hosts.broadcast(
-        (np.int32(restored.step if restored else 0), restored.state if restored else zeros)
-    )
-    return int(step), experiment.devices.replicate(state)
+    state = hosts.broadcast(restored.state if restored else zeros)
+    return step, experiment.devices.replicate(state)
 
 
 class _Rows:
