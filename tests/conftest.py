@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from configs import cnn
+from neptune_jax import build, checkpoints
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -49,3 +50,23 @@ def config(data_dir):
     config.checkpoint.every = '3 steps'
     config.log.every = '2 steps'
     return config
+
+
+@pytest.fixture
+def standard_promotion():
+    """For what trains: optax's Adam raises a float to an int32 power."""
+    with jax.numpy_dtype_promotion('standard'):
+        yield
+
+
+@pytest.fixture
+def read_state():
+    """Reads a checkpoint of a run as a host does that knows nothing of the run but its config."""
+
+    def read_state(config, workdir, step):
+        experiment = build.create(config)
+        with checkpoints.open_checkpoints(workdir / 'checkpoints', keep=9) as saved:
+            restored = saved.restore(step, experiment.abstract_state)
+        return restored.state, restored.data, experiment
+
+    return read_state

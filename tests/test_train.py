@@ -1,17 +1,12 @@
 """The loop, in this process, on two virtual devices unless a test says otherwise."""
 
 import csv
-import functools
 import gzip
 import hashlib
 import io
-import itertools
 import json
 import logging
-import os
-import signal
 import tarfile
-import threading
 
 import jax
 import numpy as np
@@ -19,26 +14,13 @@ import pytest
 import sklearn.metrics
 from PIL import Image
 
-from neptune_jax import build, checkpoints, runs, train
+from neptune_jax import runs, train
 from neptune_jax.data import dataset
 from neptune_jax.data.cifar import Cifar10
 from neptune_jax.data.idx import Mnist
-from neptune_jax.errors import Preempted, UserError
+from neptune_jax.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def standard_promotion():
-    """optax's Adam raises a float to an int32 power."""
-    with jax.numpy_dtype_promotion('standard'):
-        yield
-
-
-def read_state(config, workdir, step):
-    """The checkpoint of a run, as a host reads it that knows nothing of the run but its config."""
-    experiment = build.create(config)
-    with checkpoints.open_checkpoints(workdir / 'checkpoints', keep=9) as saved:
-        restored = saved.restore(step, experiment.abstract_state)
-    return restored.state, restored.data, experiment
+pytestmark = pytest.mark.usefixtures('standard_promotion')
 
 
 def test_a_run_leaves_what_the_format_promises(config, tmp_path):
@@ -98,7 +80,7 @@ def test_a_run_leaves_what_the_format_promises(config, tmp_path):
     assert environment['data']['sizes'] == {'train': 2250, 'val': 250, 'test': 500}
 
 
-def test_results_equal_what_scikit_learn_finds_in_the_best_checkpoint(config, tmp_path):
+def test_results_equal_what_scikit_learn_finds_in_the_best_checkpoint(config, tmp_path, read_state):
     config.train.steps = 30
     summary = train.train_and_evaluate(config, tmp_path)
     best = max(
@@ -152,189 +134,7 @@ def test_results_equal_what_scikit_learn_finds_in_the_best_checkpoint(config, tm
             assert image.convert('L').getextrema() == (0, 255)
 
 
-def test_a_run_that_stops_half_way_ends_like_one_that_does_not(config, tmp_path, monkeypatch):
-    train.train_and_evaluate(config, tmp_path / 'whole')
-
-    def die(saved, step, *args):
-        save(saved, step, *args)
-        if step == 3:
-            raise RuntimeError('power cut')
-
-    save = checkpoints.Checkpoints.save
-    monkeypatch.setattr(checkpoints.Checkpoints, 'save', die)
-    with pytest.raises(RuntimeError, match='power cut'):
-        train.train_and_evaluate(config, tmp_path / 'halves')
-    assert runs.read_summary(tmp_path / 'halves')['status'] == 'failed'
-    monkeypatch.undo()
-    train.train_and_evaluate(config, tmp_path / 'halves')
-
-    rows = [
-        [{key: value for key, value in row.items() if key != 'time'} for row in found]
-        for found in map(runs.read_rows, (tmp_path / 'whole', tmp_path / 'halves'))
-    ]
-    assert rows[0] == rows[1]
-    states = [read_state(config, tmp_path / name, 6)[0] for name in ('whole', 'halves')]
-    jax.tree.map(np.testing.assert_array_equal, *states)
-
-
-def without_times(workdir):
-    return [{key: row[key] for key in row if key != 'time'} for row in runs.read_rows(workdir)]
-
-
-def send_signal_in(monkeypatch, module, name, wrap):
-    """Replaces what a function of `module` makes by `wrap` of it, until `monkeypatch.undo()`."""
-    original = getattr(module, name)
-    monkeypatch.setattr(module, name, lambda *args: wrap(original(*args)))
-
-
-def wait_for_ever_after_a_signal():
-    threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGTERM)).start()
-    threading.Event().wait()
-
-
-def test_a_signal_during_a_wait_for_data_ends_the_run_after_the_step_before(
-    config, tmp_path, monkeypatch
-):
-    train.train_and_evaluate(config, tmp_path / 'whole')
-
-    def hang(feed):
-        def batches(*args):
-            yield from itertools.islice(feed.batches(*args), 2)
-            wait_for_ever_after_a_signal()
-
-        return feed._replace(batches=batches)
-
-    # The evaluation has a feed of its own, or it would hang too.
-    send_signal_in(monkeypatch, build, 'create_feed', hang)
-    config.data.val_fraction = 0.0
-    with pytest.raises(Preempted, match='SIGTERM'):
-        train.train_and_evaluate(config, tmp_path / 'run')
-    assert runs.read_summary(tmp_path / 'run')['status'] == 'preempted'
-    assert checkpoint_steps(tmp_path / 'run') == [2]
-
-
-def test_a_signal_during_an_evaluation_ends_it_and_the_resumed_run_does_it_again(
-    config, tmp_path, monkeypatch
-):
-    train.train_and_evaluate(config, tmp_path / 'whole')
-    send_signal_in(
-        monkeypatch, build, 'compile_evaluate', lambda _: lambda *_: wait_for_ever_after_a_signal()
-    )
-    with pytest.raises(Preempted, match='SIGTERM'):
-        train.train_and_evaluate(config, tmp_path / 'run')
-    monkeypatch.undo()
-    assert checkpoint_steps(tmp_path / 'run') == [3]
-    assert [row['step'] for row in runs.read_rows(tmp_path / 'run')] == [2, 3]
-    assert all('val/loss' not in row for row in runs.read_rows(tmp_path / 'run'))
-    whole, run = (runs.read_summary(tmp_path / 'whole'), None)
-    run = train.train_and_evaluate(config, tmp_path / 'run')
-    assert without_times(tmp_path / 'run') == without_times(tmp_path / 'whole')
-    assert (run['best'], run['test']) == (whole['best'], whole['test'])
-
-
-def checkpoint_steps(workdir):
-    folders = (workdir / 'checkpoints').iterdir()
-    return sorted(int(path.name) for path in folders if path.is_dir())
-
-
-def test_checkpoints_at_any_time_change_no_row(config, tmp_path):
-    rows = []
-    config.checkpoint.keep = 100
-    for every in ('1 step', '4 steps', '0.0001 seconds', '1000 seconds'):
-        config.checkpoint.every = every
-        train.train_and_evaluate(config, tmp_path / every)
-        rows.append(without_times(tmp_path / every))
-    assert rows == [rows[0]] * 4
-    assert checkpoint_steps(tmp_path / '1 step') == [1, 2, 3, 4, 5, 6]
-    assert checkpoint_steps(tmp_path / '0.0001 seconds') == [1, 2, 3, 4, 5, 6]
-    assert {4, 6} <= set(checkpoint_steps(tmp_path / '4 steps')) <= {3, 4, 6}
-    assert set(checkpoint_steps(tmp_path / '1000 seconds')) <= {3, 6}
-
-
-def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(config, tmp_path, capsys):
-    train.train_and_evaluate(config, tmp_path)
-    expected, rows = runs.read_summary(tmp_path), without_times(tmp_path)
-    largest = max((tmp_path / 'checkpoints/6').rglob('*'), key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:-9])
-    summary = tmp_path / 'summary.json'
-    summary.write_text(summary.read_text().replace('finished', 'running'))
-    capsys.readouterr()
-    found = train.train_and_evaluate(config, tmp_path)
-    output = capsys.readouterr().out
-    assert 'warning: the checkpoint of step 6 is damaged' in output
-    assert 'resuming after step 3' in output
-    assert without_times(tmp_path) == rows
-    assert (found['best'], found['test']) == (expected['best'], expected['test'])
-
-
-def test_a_run_goes_on_under_another_driver_and_number_of_devices(config, tmp_path, monkeypatch):
-    train.train_and_evaluate(config, tmp_path / 'whole')
-    expected = read_state(config, tmp_path / 'whole', 6)[0]
-    places = [('jit', 1), ('pmap', 8), ('shard_map', 2)]
-    config.checkpoint.every = '1 step'
-    save = checkpoints.Checkpoints.save
-    for step, (driver, num_devices) in enumerate(places, 1):
-
-        def die(saved, at, *args, step=step):
-            save(saved, at, *args)
-            if at == step:
-                raise RuntimeError('power cut')
-
-        monkeypatch.setattr(checkpoints.Checkpoints, 'save', die)
-        config.parallel.update(driver=driver, num_devices=num_devices)
-        with pytest.raises(RuntimeError, match='power cut'):
-            train.train_and_evaluate(config, tmp_path / 'run')
-        monkeypatch.undo()
-    config.parallel.update(driver='jit', num_devices=4)
-    train.train_and_evaluate(config, tmp_path / 'run')
-    found = read_state(config, tmp_path / 'run', 6)[0]
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), found, expected
-    )
-
-
-def test_two_runs_of_a_config_are_equal_to_the_bit(config, tmp_path):
-    config.train.deterministic = True
-    config.update_from_flattened_dict({'augment.crop_padding': 2, 'model.dropout': 0.3})
-    for name in ('one', 'two'):
-        train.train_and_evaluate(config, tmp_path / name)
-    assert without_times(tmp_path / 'one') == without_times(tmp_path / 'two')
-    states = [read_state(config, tmp_path / name, 6)[0] for name in ('one', 'two')]
-    jax.tree.map(np.testing.assert_array_equal, *states)
-
-
-def test_another_runs_weights_are_where_a_run_starts(config, tmp_path, capsys):
-    train.train_and_evaluate(config, tmp_path / 'first')
-    step = runs.best_step(tmp_path / 'first')
-    expected = read_state(config, tmp_path / 'first', step)[0].params
-    config.checkpoint.restore_from = str(tmp_path / 'first')
-    params = build.init_state(build.create(config)).params
-    jax.tree.map(np.testing.assert_array_equal, params, expected)
-
-    config.update_from_flattened_dict(
-        {'data.name': 'synthetic', 'data.classes': 3, 'data.examples': 600, 'data.channels': 1}
-    )
-    config.data.image_size = (28, 28)
-    train.train_and_evaluate(config, tmp_path / 'second')
-    output = capsys.readouterr().out
-    assert f'weights  of step {step} of {tmp_path}/first' in output
-    assert 'new, for 3 classes instead of 10: params/Dense_0/bias, params/Dense_0/kernel' in output
-    params = build.init_state(build.create(config)).params
-    assert params['Dense_0']['kernel'].shape == (7 * 7 * 8, 3)
-    np.testing.assert_array_equal(params['Conv_1']['kernel'], expected['Conv_1']['kernel'])
-
-    config.model.features = (4, 9)
-    with pytest.raises(
-        UserError, match=r'params/Conv_1/kernel: \(3, 3, 4, 8\) there, \(3, 3, 4, 9'
-    ):
-        train.train_and_evaluate(config, tmp_path / 'third')
-    config.checkpoint.restore_from = str(tmp_path)
-    with pytest.raises(UserError, match='holds no run with a checkpoint'):
-        train.train_and_evaluate(config, tmp_path / 'third')
-    assert not (tmp_path / 'third').exists()
-
-
-def test_the_averaged_parameters_are_what_is_evaluated(config, tmp_path):
+def test_the_averaged_parameters_are_what_is_evaluated(config, tmp_path, read_state):
     config.optim.ema_decay = 0.5
     summary = train.train_and_evaluate(config, tmp_path)
     state, _, experiment = read_state(config, tmp_path, summary['best']['step'])
