@@ -11,9 +11,9 @@ import sys
 import traceback
 
 from absl import app, flags, logging
-from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
+from neptune_jax import runs
 from neptune_jax.errors import PREEMPTED_STATUS, Preempted, UserError
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -87,7 +87,7 @@ def _load_config(path):
 
 def _check_overrides(argv, config):
     """Raises UserError where a flag sets a field that the config does not have."""
-    fields = list(flatten_dict(config.to_dict(), sep='.'))
+    fields = list(runs.flatten(config.to_dict(), '.'))
     groups = {field.rpartition('.')[0] for field in fields}
     for arg in argv:
         override = re.match(r'--?(?:no)?config\.([^=]+)', arg)

@@ -13,6 +13,7 @@ profile/           a trace of some steps, where it was asked for
 
 import contextlib
 import fcntl
+import functools
 import json
 import math
 import os
@@ -23,10 +24,6 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-
-import jax
-import numpy as np
-from flax.traverse_util import flatten_dict
 
 from neptune_jax.errors import Preempted, UserError
 
@@ -44,6 +41,7 @@ class Run:
     def __init__(self, workdir):
         self.workdir = Path(workdir)
         self.summary = read_summary(workdir)
+        self._rows = None  # the open file
 
     def path(self, name):
         return self.workdir / name
@@ -51,27 +49,37 @@ class Run:
     def write(self, step, values):
         """Appends a row to metrics.jsonl: `values`, a dict from 'split/name' to numbers."""
         row = {'step': step, 'time': round(time.time(), 3)} | values
-        with self.path('metrics.jsonl').open('a') as file:
-            file.write(_dumps(row) + '\n')
+        self._open_rows().write(f'{dumps(row)}\n'.encode())
 
     def flush(self):
         """Waits until the rows are on the disk: before a checkpoint that counts on them."""
-        with self.path('metrics.jsonl').open('a') as file:
-            os.fsync(file.fileno())
+        os.fsync(self._open_rows().fileno())
+
+    def _open_rows(self):
+        if not self._rows:
+            self._rows = self.path('metrics.jsonl').open('ab', buffering=0)  # a row is one write
+        return self._rows
+
+    def close(self):
+        """Closes the file of rows; the next row opens it again."""
+        if self._rows:
+            self._rows.close()
+            self._rows = None
 
     def write_artifact(self, name, value):
         """Writes a value as a JSON file into artifacts."""
-        _replace(self.path('artifacts') / name, _dumps(value, indent=2) + '\n')
+        write_json(self.path('artifacts') / name, value)
 
     def rewind(self, step):
         """Removes the rows after `step`: a run that resumes there writes them again."""
+        self.close()
         rows = [row for row in read_rows(self.workdir) if row['step'] <= step]
-        _replace(self.path('metrics.jsonl'), ''.join(_dumps(row) + '\n' for row in rows))
+        replace(self.path('metrics.jsonl'), ''.join(dumps(row) + '\n' for row in rows))
 
     def update_summary(self, **fields):
         """Sets fields of summary.json, atomically."""
         self.summary |= fields
-        _replace(self.path('summary.json'), _dumps(self.summary, indent=2) + '\n')
+        write_json(self.path('summary.json'), self.summary)
 
     @contextlib.contextmanager
     def status(self):
@@ -118,11 +126,13 @@ def open_run(workdir, config, environment):
                 raise UserError(f'--workdir={workdir} holds files but no run; choose another')
             (workdir / 'artifacts').mkdir(parents=True, exist_ok=True)
             stack.enter_context(_locked(workdir))
-            _replace(workdir / 'environment.json', _dumps(environment, indent=2) + '\n')
-            _replace(workdir / 'config.json', _dumps(resolved, indent=2) + '\n')
+            write_json(workdir / 'environment.json', environment)
+            write_json(workdir / 'config.json', resolved)
         except OSError as error:
             raise UserError(f'--workdir={workdir} cannot be written: {error}') from error
-        yield Run(workdir)
+        run = Run(workdir)
+        stack.callback(run.close)
+        yield run
 
 
 @contextlib.contextmanager
@@ -144,8 +154,8 @@ def _locked(workdir):
 
 
 def _refuse_other_config(workdir, config):
-    before = flatten_dict(json.loads((workdir / 'config.json').read_text()), sep='.')
-    now = flatten_dict(config, sep='.')
+    before = flatten(json.loads((workdir / 'config.json').read_text()), '.')
+    now = flatten(config, '.')
     differences = [
         f'{field}: {before.get(field)!r} there, {now.get(field)!r} here'
         for field in sorted(before.keys() | now.keys())
@@ -212,7 +222,7 @@ def read_rows(workdir):
     if not path.is_file():
         return []
     lines = path.read_text().splitlines(keepends=True)
-    return [_loads(line) for line in lines if line.endswith('\n')]
+    return [loads(line) for line in lines if line.endswith('\n')]
 
 
 def best_step(workdir):
@@ -232,12 +242,36 @@ def best_step(workdir):
 
 def read_summary(workdir):
     """Returns summary.json, or {} where there is none."""
-    path = Path(workdir) / 'summary.json'
-    return _loads(path.read_text()) if path.is_file() else {}
+    return read_json(Path(workdir) / 'summary.json')
 
 
-def _loads(text):
-    # JSON has no NaN: the writer keeps it, and the infinities, as strings.
+def read_json(path):
+    """Returns the value in a JSON file, or {} where there is no such file."""
+    try:
+        return loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def write_json(path, value):
+    """Writes a value as a JSON file, atomically."""
+    replace(path, dumps(value, indent=2) + '\n')
+
+
+def flatten(nested, separator='/'):
+    """Turns {'a': {'b': 1}} into {'a/b': 1}; an empty dict in it has no key."""
+    flat = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            below = flatten(value, separator).items()
+            flat |= {f'{key}{separator}{name}': item for name, item in below}
+        else:
+            flat[key] = value
+    return flat
+
+
+def loads(text):
+    """Returns a value from JSON as `dumps` writes it."""
     special = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
 
     def restore(value):
@@ -248,19 +282,30 @@ def _loads(text):
     return restore(json.loads(text))
 
 
-def _dumps(value, indent=None):
+def dumps(value, indent=None):
+    """Returns a value as JSON. That has no NaN: it is a string here, as the infinities are."""
+
     def plain(value):
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [plain(item) for item in value]
-        if isinstance(value, np.generic | np.ndarray | jax.Array):
-            return plain(np.asarray(value).tolist())
+        if hasattr(value, 'tolist'):  # arrays and scalars of NumPy and JAX
+            return plain(value.tolist())
         if isinstance(value, float) and not math.isfinite(value):
             return 'NaN' if math.isnan(value) else 'Infinity' if value > 0 else '-Infinity'
         return value
 
-    return json.dumps(plain(value), indent=indent, allow_nan=False)
+    encode = _encoder(indent).encode
+    try:
+        return encode(value)  # nearly always: a row is to cost little
+    except (TypeError, ValueError):
+        return encode(plain(value))
+
+
+@functools.cache
+def _encoder(indent):
+    return json.JSONEncoder(indent=indent, allow_nan=False)
 
 
 def _is_disk_full(error):
@@ -269,8 +314,8 @@ def _is_disk_full(error):
     return any(text in str(error) for text in words)
 
 
-def _replace(path, text):
-    """Replaces a file's content atomically."""
+def replace(path, text):
+    """Writes a file, or replaces its content, atomically."""
     unfinished = path.with_name(f'.{path.name}.unfinished')
     try:
         with unfinished.open('w') as file:
