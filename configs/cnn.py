@@ -111,4 +111,17 @@ def get_config():
     config.log = ConfigDict()
     config.log.every = '50 steps'  # how often a row of training metrics is written
 
+    config.neptune = ConfigDict()
+    config.neptune.mode = 'auto'  # 'online', 'offline', 'disabled'; auto: by $NEPTUNE_API_TOKEN
+    config.neptune.project = ''  # 'WORKSPACE/PROJECT'; '': $NEPTUNE_PROJECT
+    config.neptune.name = ''  # '': that of the run directory
+    config.neptune.description = ''
+    config.neptune.tags = ()
+    config.neptune.final_wait_seconds = 20.0  # how long the end waits for what is not sent yet
+    config.neptune.upload_checkpoint = False  # the best one
+    config.neptune.capture_stdout = False  # what the run prints
+    config.neptune.capture_hardware = False  # the load of processors and memory, while it trains
+    config.neptune.capture_source = False  # the Python files of the package
+    config.neptune.capture_git_diff = False  # what is not committed
+
     return config.lock()

@@ -103,6 +103,8 @@ def _check(config, devices):
     choose(steps.LOSSES, config.loss.name, 'loss.name')
     choose({'none': None, 'balanced': None}, config.loss.class_weights, 'loss.class_weights')
     choose({'shuffle': None, 'balanced': None}, config.data.sampler, 'data.sampler')
+    modes = dict.fromkeys(('auto', 'online', 'offline', 'disabled'))
+    choose(modes, config.neptune.mode, 'neptune.mode')
     for field, value in (
         ('loss.label_smoothing', config.loss.label_smoothing),
         ('optim.ema_decay', config.optim.ema_decay),

@@ -3,6 +3,7 @@
 What the user got wrong is told on stderr in one line that starts with `error:`, with exit status 2.
 """
 
+import contextlib
 import difflib
 import os
 import re
@@ -25,8 +26,15 @@ def run(main):
     """Runs a command: parses the flags, then calls `main` with the config."""
     # Libraries log the errors that they also raise; what is raised is what a person sees.
     logging.set_verbosity(logging.FATAL)
-    try:
+    with reported():
         app.run(lambda argv: main(CONFIG.value), flags_parser=_parse_flags)
+
+
+@contextlib.contextmanager
+def reported():
+    """Ends the process with one line on stderr and a status where the user or a signal is why."""
+    try:
+        yield
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)

@@ -3,6 +3,7 @@
 Where standard output is no terminal the bar becomes plain lines, one at each log point.
 """
 
+import contextlib
 import time
 
 import jax
@@ -14,16 +15,30 @@ from neptune_jax.data import clean
 from neptune_jax.state import count_params
 
 _console = Console(highlight=False)
+_copies = []  # consoles that write into files
+
+
+@contextlib.contextmanager
+def copied(path):
+    """What is printed inside is also appended to a file, lines in place of the bar."""
+    with path.open('a') as file:
+        _copies.append(Console(file=file, highlight=False, width=100))
+        try:
+            yield
+        finally:
+            _copies.pop()
 
 
 def line(text):
     """Prints a line; above the bar where there is one."""
-    _console.print(text, soft_wrap=True, markup=False)
+    for console in (_console, *_copies):
+        console.print(text, soft_wrap=True, markup=False)
 
 
 def table(content):
     """Prints a rich Table."""
-    _console.print(content)
+    for console in (_console, *_copies):
+        console.print(content)
 
 
 def header(experiment):
@@ -117,9 +132,13 @@ class Progress:
             f'{steps_per_second * self._batch_size:,.0f} images/s'
         )
         self._bars.update(self._task, values=text)
-        if not _console.is_terminal:
-            left = (self._total - step) / steps_per_second
-            line(f'step {step:>6,}/{self._total:,}  {text}  {left:,.0f} s left')
+        left = (self._total - step) / steps_per_second
+        for console in _copies if _console.is_terminal else (_console, *_copies):
+            console.print(
+                f'step {step:>6,}/{self._total:,}  {text}  {left:,.0f} s left',
+                soft_wrap=True,
+                markup=False,
+            )
 
     def validated(self, step, values, is_best):
         """Shows the metrics of the validation split after `step`."""

@@ -6,6 +6,7 @@ metrics.jsonl      one JSON object a line: `step`, `time` and values by key ('tr
 summary.json       status, where the run is, its results; replaced atomically
 checkpoints/       Orbax
 artifacts/         tables and figures
+sync/              what was sent to a tracker, where it was; see sync.py
 damaged/           checkpoints that were set aside, where there were any
 profile/           a trace of some steps, where it was asked for
 .lock              held by the process that writes
@@ -31,7 +32,7 @@ from neptune_jax.errors import Preempted, UserError
 _FREE_FIELDS = tuple(
     'data.dir data.archive_dir data.mode data.workers checkpoint.every checkpoint.keep log. '
     'parallel.driver parallel.num_devices parallel.distributed train.debug_nans '
-    'train.profile_steps'.split()
+    'train.profile_steps neptune.'.split()
 )
 
 
@@ -125,7 +126,11 @@ def open_run(workdir, config, environment):
             elif workdir.is_dir() and any(path.name != '.lock' for path in workdir.iterdir()):
                 raise UserError(f'--workdir={workdir} holds files but no run; choose another')
             (workdir / 'artifacts').mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(workdir))
+            busy = (
+                f'--workdir={workdir} is being written by %s; wait for it, stop it, or choose '
+                'another --workdir'
+            )
+            stack.enter_context(locked(workdir / '.lock', busy))
             write_json(workdir / 'environment.json', environment)
             write_json(workdir / 'config.json', resolved)
         except OSError as error:
@@ -136,21 +141,29 @@ def open_run(workdir, config, environment):
 
 
 @contextlib.contextmanager
-def _locked(workdir):
-    """Holds the lock of a run directory. The system gives it back when the process dies."""
-    with (workdir / '.lock').open('a+') as file:
+def locked(path, busy='%s holds the lock', wait=False):
+    """Holds the lock of a file, which is made. The system gives it back when the process dies.
+
+    Where another process holds it, waits, or raises UserError with `busy`, whose %s becomes the
+    name of that process.
+    """
+    with path.open('a+') as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             file.seek(0)
-            raise UserError(
-                f'--workdir={workdir} is being written by {file.read() or "another process"}; wait '
-                'for it, stop it, or choose another --workdir'
-            ) from error
+            holder = file.read() or 'another process'
+            raise UserError(busy.replace('%s', holder)) from error
         file.truncate(0)
         file.write(f'process {os.getpid()} on {socket.gethostname()}')
         file.flush()
         yield
+
+
+def wait_for_writer(workdir):
+    """Returns when no process writes the run directory."""
+    with contextlib.suppress(FileNotFoundError), (Path(workdir) / '.lock').open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def _refuse_other_config(workdir, config):
@@ -223,6 +236,21 @@ def read_rows(workdir):
         return []
     lines = path.read_text().splitlines(keepends=True)
     return [loads(line) for line in lines if line.endswith('\n')]
+
+
+def tail(workdir):
+    """Yields, for ever, lists of the rows that are new; after a rewind, of all rows again."""
+    path, inode, offset = Path(workdir) / 'metrics.jsonl', None, 0
+    while True:
+        lines = []
+        with contextlib.suppress(FileNotFoundError), path.open('rb') as file:
+            stat = os.fstat(file.fileno())
+            if stat.st_ino != inode or stat.st_size < offset:
+                inode, offset = stat.st_ino, 0
+            file.seek(offset)
+            lines = [line for line in file if line.endswith(b'\n')]
+            offset += sum(map(len, lines))
+        yield [loads(line) for line in lines]
 
 
 def best_step(workdir):

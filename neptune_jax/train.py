@@ -17,6 +17,7 @@ from neptune_jax import (
     metrics,
     preemption,
     runs,
+    tracking,
 )
 from neptune_jax.errors import Preempted, UserError
 from neptune_jax.state import count_params
@@ -47,9 +48,17 @@ def train_and_evaluate(config, workdir):
         experiment = build.create(config)
         environment = runs.environment(experiment.devices, experiment.dataset.describe())
         workdir = elsewhere if jax.process_index() else workdir
-        with notice.deferred(), runs.open_run(workdir, config, environment) as run:
+        with (
+            notice.deferred(),
+            contextlib.ExitStack() as after_the_run,
+            runs.open_run(workdir, config, environment) as run,
+            tracking.captured(config.neptune, run.workdir),
+        ):
             run.write_artifact('data_report.json', experiment.dataset.report)
             display.line(f'run      {run.workdir}')
+            if jax.process_index() == 0:
+                tracked = tracking.tracked(config.neptune, run.workdir, notice)
+                after_the_run.enter_context(tracked)
             display.header(experiment)
             if hosts.broadcast(np.array(run.summary.get('status') == 'finished')):
                 display.line('this run has finished before; its results were:')

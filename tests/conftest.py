@@ -29,6 +29,13 @@ def compilation_cache(tmp_path_factory):
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def no_tracker():
+    """What a person has set for runs of their own is not for tests."""
+    for name in [name for name in os.environ if name.startswith(('NEPTUNE_', 'MLFLOW_'))]:
+        del os.environ[name]
+
+
 @pytest.fixture(scope='session')
 def data_dir(tmp_path_factory):
     """A folder for prepared data sets, shared by all tests."""

@@ -38,6 +38,7 @@ _OPERATIONS = {
     'getProject': 'query:projectIdentifier',
     'createExperiment': 'header:X-Neptune-CliVersion body:experimentCreationParams',
     'getExperimentAttributes': 'query:experimentId',
+    'getFloatSeriesAttribute': 'query:experimentId query:attribute',
     'ping': 'query:experimentId',
     'executeOperations': 'query:experimentId body:operations',
     'fileAtomUpload': f'{_FILE} query:ext',
@@ -241,6 +242,10 @@ class Tracker:
     def getExperimentAttributes(self, request):
         kinds = self._run(request).kinds
         return {'attributes': [{'name': path, 'type': kind} for path, kind in kinds.items()]}
+
+    def getFloatSeriesAttribute(self, request):
+        step, _, value = self._run(request).series[request.query['attribute']][-1]
+        return {'attributeName': request.query['attribute'], 'lastStep': step, 'last': value}
 
     def ping(self, request):
         return {}
