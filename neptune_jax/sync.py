@@ -60,7 +60,7 @@ def main(argv=None):
     )
     parser.error = _refuse
     parser.add_argument('workdirs', nargs='*', metavar='RUN_DIR')
-    parser.add_argument('--to', default='neptune', help=', '.join(sinks.SINKS))
+    parser.add_argument('--to', default='neptune', choices=list(sinks.SINKS))
     parser.add_argument('--follow', action='store_true', help='go on until the run is over')
     parser.add_argument('--import-offline', metavar='DIR', help='.neptune, or a queue in it')
     parser.add_argument('--out', default='runs', help='where imported runs go')
@@ -334,7 +334,8 @@ def _run_id(workdir):
 
 def _artifacts(workdir):
     """Yields the key and the path of each file that is sent."""
-    yield 'artifacts/config.json', workdir / 'config.json'
+    if not (workdir / 'artifacts/config.json').exists():  # one of an imported run's own
+        yield 'artifacts/config.json', workdir / 'config.json'
     for path in sorted((workdir / 'artifacts').rglob('*')):
         if path.is_file() and path.name not in _LOCAL and not path.name.startswith('.'):
             yield path.relative_to(workdir).as_posix(), path

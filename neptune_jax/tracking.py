@@ -46,6 +46,7 @@ def tracked(config, workdir, notice):
         yield
     except Preempted:
         display.line(f'neptune  process {process.pid} goes on sending')
+        process.returncode = 0  # as far as this process is concerned: it will not wait
         raise
     except BaseException:
         _finish(process, log, config.final_wait_seconds, notice)

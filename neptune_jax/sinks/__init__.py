@@ -14,11 +14,12 @@ not. Whatever a sink is given may be given again after a crash; it is to be ther
 is another such file and a line in SINKS.
 """
 
+import contextlib
 import importlib
 from pathlib import Path
 from typing import NamedTuple
 
-from neptune_jax.errors import UserError, choose
+from neptune_jax.errors import UserError
 
 # What each needs to have installed.
 SINKS = {
@@ -45,18 +46,16 @@ class Record(NamedTuple):
     checkpoint: bool  # whether the best checkpoint is sent too
 
 
+@contextlib.contextmanager
 def open_sink(name, record):
-    """Opens the sink `name` for a Record; a context manager.
-
-    Raises:
-        UserError: there is no such sink, or its package is not installed.
-    """
-    choose(SINKS, name, '--to')
-    try:
-        module = importlib.import_module(f'neptune_jax.sinks.{name}')
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f'--to={name} needs a package that is not installed ({error.name}); '
-            f"pip install '{SINKS[name]}'"
-        ) from error
-    return module.open_sink(record)
+    """Opens the sink `name` for a Record; UserError where its package is not installed."""
+    with contextlib.ExitStack() as stack:
+        try:
+            module = importlib.import_module(f'neptune_jax.sinks.{name}')
+            sink = stack.enter_context(module.open_sink(record))
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f'--to={name} needs a package that is not installed ({error.name}); '
+                f"pip install '{SINKS[name]}'"
+            ) from error
+        yield sink

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import threading
 import warnings
 from urllib.parse import urlsplit
 
@@ -20,12 +21,14 @@ import requests
 from neptune_jax.errors import UserError
 from neptune_jax.sinks import Unreachable
 
-with warnings.catch_warnings():
-    warnings.simplefilter('ignore')
-    import neptune
-
 _SECONDS_TO_ANSWER = 5
 _LARGEST_INT = 2**31 - 1
+
+# Exceptions of the client, of three families, that mean the same.
+_REFUSALS = (
+    *('NeptuneInvalidApiTokenException', 'Unauthorized', 'Forbidden', 'HTTPUnauthorized'),
+    'HTTPForbidden',
+)
 
 
 @contextlib.contextmanager
@@ -39,6 +42,11 @@ def open_sink(record):
             'NEPTUNE_PROJECT'
         )
     _ask(address)
+    warnings.simplefilter(
+        'ignore'
+    )  # the client and what it builds on warn when imported, and later
+    import neptune  # takes seconds
+
     if _is_loopback(address):
         os.environ.setdefault('OAUTHLIB_INSECURE_TRANSPORT', '1')
     os.environ.setdefault('NEPTUNE_RETRIES_TIMEOUT', '10')  # seconds; it would take 60
@@ -47,9 +55,10 @@ def open_sink(record):
     queue = record.workdir / 'sync/neptune'
     shutil.rmtree(queue, ignore_errors=True)
     os.environ['NEPTUNE_DATA_DIRECTORY'] = str(queue)
-    refusals = _Refusals()
+    refusals, deaths = _Refusals(), []
     logger = logging.getLogger('neptune')
     logger.handlers = [refusals]
+    threading.excepthook = lambda death: deaths.append(death.exc_value)
     try:
         run = neptune.init_run(
             project=project,
@@ -68,14 +77,16 @@ def open_sink(record):
         )
     except Exception as error:
         raise _explain(error, address) from error
-    yield _Neptune(run, address, refusals)
+    yield _Neptune(run, address, refusals, deaths)
     run.stop(seconds=5)
     shutil.rmtree(queue, ignore_errors=True)
 
 
 class _Neptune:
-    def __init__(self, run, server, refusals):
-        self._run, self._server, self._refusals = run, server, refusals
+    def __init__(self, run, server, refusals, deaths):
+        self._run, self._server = run, server
+        self._refusals = refusals
+        self._deaths = deaths  # why the client's threads have ended
         self._last = {}  # the last value of each series since the last flush
         self.address = run.get_url()
 
@@ -108,15 +119,23 @@ class _Neptune:
         except UserError:
             raise
         except Exception as error:
-            raise _explain(error, self._server) from error
+            raise _explain(self._deaths[0] if self._deaths else error, self._server) from error
         self._last = {}
 
     def _check_last(self, refused):
         """Raises UserError unless the last point of each series is there, sent now or before."""
         for key, value in self._last.items():
             mine = [text for text in refused if f': {key}.' in text]
-            if mine and (not self._run.exists(key) or self._run[key].fetch_last() != value):
+            if mine and self._fetch_last(key) != value:
                 raise UserError(f'{self._server} refused {len(mine):,} points: {mine[0]}')
+
+    def _fetch_last(self, key):
+        from neptune.exceptions import FetchAttributeNotFoundException
+
+        try:
+            return self._run[key].fetch_last()
+        except FetchAttributeNotFoundException:
+            return None
 
 
 def _to_type(value):
@@ -176,14 +195,12 @@ def _ask(address):
     """Asks the server for what the client asks first; that would wait for the answer for ever."""
     self_signed = os.environ.get('NEPTUNE_ALLOW_SELF_SIGNED_CERTIFICATE', '').lower()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of a certificate that is not to be verified
-            answer = requests.get(
-                f'{address}/api/backend/swagger.json',
-                timeout=_SECONDS_TO_ANSWER,
-                allow_redirects=False,
-                verify=None if self_signed not in ('1', 'true') else False,
-            )
+        answer = requests.get(
+            f'{address}/api/backend/swagger.json',
+            timeout=_SECONDS_TO_ANSWER,
+            allow_redirects=False,
+            verify=self_signed not in ('1', 'true'),
+        )
     except requests.Timeout as error:
         raise Unreachable(f'{address} does not answer') from error
     except requests.exceptions.SSLError as error:
@@ -226,15 +243,13 @@ def _explain(error, address):
     name, text = type(error).__name__, _one_line(error)
     if isinstance(error, requests.RequestException) or 'ConnectionLost' in name:
         return Unreachable(f'{address} cannot be reached ({name})')
-    if name in ('Unauthorized', 'Forbidden', 'HTTPUnauthorized', 'HTTPForbidden'):
+    if name in _REFUSALS:
         return UserError(f'{address} refuses the account ({name}); check NEPTUNE_API_TOKEN')
     if name == 'InsecureTransportError':
         return UserError(
             f'{address} is not encrypted; use https, or set OAUTHLIB_INSECURE_TRANSPORT=1 where '
             'the network is your own'
         )
-    if name == 'NeptuneSynchronizationAlreadyStoppedException':
-        return UserError(f'{address} refuses what is sent; check that NEPTUNE_API_TOKEN is valid')
     return UserError(f'{address} cannot be used: {name}: {text}')
 
 

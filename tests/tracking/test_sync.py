@@ -1,0 +1,266 @@
+"""Runs that are sent by the real client to a server on this machine."""
+
+import io
+import json
+import random
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from tracking import server
+
+from neptune_jax import runs
+
+
+def write_rows(run, steps):
+    for step in steps:
+        values = {f'train/{name}': (i + 1) / step for i, name in enumerate('abcd')}
+        run.write(step, values | {'val/accuracy': 1 - 1 / step})
+
+
+def test_all_of_a_run_arrives_once(make_run, sync, expected_series):
+    config = {
+        'model': {'features': [32, 64], 'dropout': 0.5, 'name': 'cnn'},
+        'train': {'steps': None, 'examples': 2**40, 'ema': True, 'epochs': 10},
+        'neptune': {'tags': ['baseline', 'cnn'], 'description': 'größer', 'project': 'lab/other'},
+    }
+    run = make_run(config=config)
+    write_rows(run, range(1, 2001))
+    run.write(2001, {'train/a': float('nan'), 'train/b': float('inf'), 'train/c': float('-inf')})
+    pixels = np.random.default_rng(0).integers(256, size=(50, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(run.path('artifacts/confusion_matrix.png'))
+    run.path('artifacts/confusion_matrix.csv').write_text('label,a\na,3\n')
+    run.write_artifact('data_report.json', {'unreadable': ['holiday.jpg']})
+    run.update_summary(status='failed', test={'accuracy': 0.5, 'loss': float('nan')}, error='no')
+    with server.serve() as tracker:
+        status, output, errors = sync(tracker.token, run.workdir)
+        assert (status, errors) == (0, '')
+        assert output == (
+            f'{run.workdir}: sent 15 values, 10,000 points, 3 files to '
+            f'{tracker.address}/lab/other/e/KEY-1; 4 numbers that are not finite stay in '
+            f'{run.workdir}\n'
+        )
+        (sent,) = tracker.runs.values()
+        assert sent.series == expected_series(run.workdir)
+        assert sum(map(len, sent.series.values())) == 10_000
+        assert sent.attributes == {
+            'config/seed': 0,
+            'config/model/features': '[32, 64]',
+            'config/model/dropout': 0.5,
+            'config/model/name': 'cnn',
+            'config/train/steps': 'null',
+            'config/train/examples': float(2**40),
+            'config/train/ema': True,
+            'config/train/epochs': 10,
+            'config/neptune/tags': '["baseline", "cnn"]',
+            'config/neptune/description': 'größer',
+            'config/neptune/project': 'lab/other',
+            'environment/python': '3.12.1',
+            'summary/status': 'failed',
+            'summary/test/accuracy': 0.5,
+            'summary/error': 'no',
+            'sys/name': 'run',
+            'sys/description': 'größer',
+            'sys/tags': ['baseline', 'cnn'],
+            'sys/failed': True,
+            # The client adds the name of the script that it runs in.
+            'source_code/entrypoint': 'sync.py',
+        }
+        assert sent.kinds['config/train/examples'] == 'float'
+        assert sent.files == {
+            f'artifacts/{path.name}': path.read_bytes()
+            for path in (
+                run.path('config.json'),
+                run.path('artifacts/confusion_matrix.png'),
+                run.path('artifacts/confusion_matrix.csv'),
+            )
+        }
+        assert not sent.rejected
+        (custom_id,) = tracker.runs
+        assert len(custom_id) <= 36
+
+        # It goes on: what was an error is none any more.
+        del run.summary['error']
+        run.update_summary(status='finished')
+        write_rows(run, range(2002, 2004))
+        status, output, errors = sync(tracker.token, run.workdir)
+        assert (status, errors) == (0, '')
+        assert 'sent 2 values, 10 points to' in output
+        assert sent.series == expected_series(run.workdir)
+        assert sent.attributes['summary/status'] == 'finished'
+        assert sent.attributes['summary/error'] == 'null'
+        assert sent.attributes['sys/failed'] is False
+        assert list(tracker.runs) == [custom_id]
+        assert not sent.rejected
+
+
+def test_killed_at_random_moments_and_sent_again_it_arrives_once(
+    make_run, start_sync, sync, expected_series
+):
+    kill_often(make_run(), start_sync, sync, expected_series, kills=3)
+
+
+def kill_often(run, start_sync, sync, expected_series, kills):
+    """Kills what follows a run, at random moments, while the run goes on."""
+    rng, rows = random.Random(0), 0
+    with server.serve() as tracker:
+        for _ in range(kills):
+            write_rows(run, range(rows + 1, rows + 10_001))
+            rows += 10_000
+            with runs.locked(run.path('.lock')):
+                moment = tracker.requests.total() + rng.randrange(3, 22)
+                process = start_sync(tracker.token, run.workdir, '--follow')
+                assert tracker.wait_for(lambda m=moment: tracker.requests.total() >= m, 60)
+                process.kill()
+                process.communicate()
+        for sent in (r'points', 'nothing new', 'nothing new'):
+            status, output, errors = sync(tracker.token, run.workdir)
+            assert (status, errors) == (0, '')
+            assert sent in output
+        (arrived,) = tracker.runs.values()
+        assert arrived.series == expected_series(run.workdir)
+
+
+def test_a_server_that_has_it_all_already_is_content(make_run, sync, expected_series):
+    run = make_run()
+    write_rows(run, range(1, 11))
+    with server.serve() as tracker:
+        assert sync(tracker.token, run.workdir)[0] == 0
+        run.path('sync/neptune.json').unlink()
+        status, _, errors = sync(tracker.token, run.workdir)
+        (sent,) = tracker.runs.values()
+    assert (status, errors) == (0, '')
+    assert sent.series == expected_series(run.workdir)
+    assert sent.rejected.total() == 50
+
+
+def test_what_a_server_has_lost_is_sent_again(make_run, sync, expected_series):
+    run = make_run()
+    write_rows(run, range(1, 11))
+    with server.serve() as tracker:
+        assert sync(tracker.token, run.workdir)[0] == 0
+        tracker.runs.clear()
+        assert sync(tracker.token, run.workdir)[0] == 0
+        (sent,) = tracker.runs.values()
+    assert sent.series == expected_series(run.workdir)
+    assert sent.attributes['config/seed'] == 0
+    assert list(sent.files) == ['artifacts/config.json']
+
+
+def test_a_run_is_followed_until_its_writer_ends(make_run, start_sync, expected_series):
+    run = make_run()
+    with server.serve() as tracker:
+        with runs.locked(run.path('.lock')):
+            write_rows(run, range(1, 11))
+            process = start_sync(tracker.token, run.workdir, '--follow')
+
+            def has_steps(count):
+                return lambda: any(
+                    len(sent.series.get('val/accuracy', ())) == count
+                    for sent in tracker.runs.values()
+                )
+
+            assert tracker.wait_for(has_steps(10), 60)
+            run.rewind(5)  # the run was killed, and resumed
+            write_rows(run, range(6, 21))
+            assert tracker.wait_for(has_steps(20), 60)
+            assert process.poll() is None
+            run.update_summary(status='finished')
+        _, errors = process.communicate(timeout=60)
+        (sent,) = tracker.runs.values()
+    assert (process.returncode, errors) == (0, '')
+    values = {key: [point[2] for point in points] for key, points in sent.series.items()}
+    expected = expected_series(run.workdir)
+    assert values == {key: [point[2] for point in points] for key, points in expected.items()}
+    assert sent.attributes['summary/status'] == 'finished'
+    assert not sent.rejected
+
+
+def test_the_best_checkpoint_and_the_load_are_sent_where_the_config_asks(make_run, start_sync):
+    fields = {'upload_checkpoint': True, 'capture_hardware': True}
+    run = make_run(config={'neptune': fields})
+    for step in (10, 20):
+        run.path(f'checkpoints/{step}').mkdir(parents=True)
+        run.path(f'checkpoints/{step}/params').write_text(f'of step {step}')
+        run.write(step, {'val/accuracy': 1 / step})
+    with server.serve() as tracker:
+        with runs.locked(run.path('.lock')):
+            process = start_sync(tracker.token, run.workdir, '--follow')
+            assert tracker.wait_for(
+                lambda: any(sent.series.get('monitoring/cpu') for sent in tracker.runs.values()),
+                60,
+            )
+        _, errors = process.communicate(timeout=60)
+        (sent,) = tracker.runs.values()
+    assert (process.returncode, errors) == (0, '')
+    with zipfile.ZipFile(io.BytesIO(sent.files['artifacts/best_checkpoint.zip'])) as archive:
+        assert archive.read('params') == b'of step 10'
+
+
+def test_of_several_runs_one_that_cannot_be_sent_does_not_keep_the_others(make_run, sync, tmp_path):
+    run = make_run()
+    (tmp_path / 'empty').mkdir()
+    with server.serve() as tracker:
+        status, output, errors = sync(tracker.token, tmp_path / 'empty', run.workdir)
+        assert len(tracker.runs) == 1
+    assert status == 2
+    assert errors == (
+        f'error: {tmp_path}/empty: it holds no run: there is no config.json; to go on: '
+        f'python -m neptune_jax.sync {tmp_path}/empty\n'
+    )
+    assert f'{run.workdir}: sent' in output
+
+
+def test_a_run_that_another_process_sends_is_left_to_it(make_run, sync):
+    run = make_run()
+    run.path('sync').mkdir()
+    with server.serve() as tracker, runs.locked(run.path('sync/neptune.lock')):
+        status, _, errors = sync(tracker.token, run.workdir)
+    assert status == 2
+    assert 'sends it already; wait for it; to go on: python -m neptune_jax.sync' in errors
+    assert errors.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ((), 'no run directory given; try: python -m neptune_jax.sync runs/cnn'),
+        (('--to=wandb', '.'), "--to: invalid choice: 'wandb' (choose from "),
+        (('--fast',), 'unrecognized arguments: --fast; see python -m neptune_jax.sync --help'),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(sync, arguments, message):
+    status, output, errors = sync(None, *arguments)
+    assert (status, output) == (2, '')
+    assert message in errors
+    assert errors.count('\n') == 1
+
+
+def test_nothing_that_trains_imports_a_tracker_or_tensorflow():
+    code = 'import sys, neptune_jax.train; print({"neptune", "tensorflow"} & {*sys.modules})'
+    done = subprocess.run(
+        [sys.executable, '-W', 'error', '-c', code], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ('set()\n', '')
+
+
+def test_what_sends_does_not_import_jax():
+    code = (
+        'import sys, neptune, neptune_jax.sync, neptune_jax.sinks.neptune; '
+        'print("jax" in sys.modules)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout == 'False\n'
+
+
+def test_a_tracker_that_is_not_installed_is_named(make_run):
+    arguments = [str(make_run().workdir), '--to=tensorboard']
+    code = 'import sys; sys.modules["tensorboardX"] = None; from neptune_jax import sync; '
+    code += f'sys.exit(sync.main({arguments}))'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    message = '--to=tensorboard needs a package that is not installed (tensorboardX); pip install'
+    assert message in done.stderr
