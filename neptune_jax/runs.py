@@ -7,6 +7,7 @@ summary.json       status, where the run is, its results; replaced atomically
 checkpoints/       Orbax
 artifacts/         tables and figures
 sync/              what was sent to a tracker, where it was; see sync.py
+import.json        where the run comes from, if it is imported; see offline
 damaged/           checkpoints that were set aside, where there were any
 profile/           a trace of some steps, where it was asked for
 .lock              held by the process that writes

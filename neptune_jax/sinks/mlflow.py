@@ -5,9 +5,11 @@ summary become metrics, all other values tags.
 """
 
 import contextlib
+import logging
 import os
+import warnings
 
-os.environ.setdefault('MLFLOW_DISABLE_TELEMETRY', 'true')  # nothing goes where nobody asked it to
+os.environ.setdefault('MLFLOW_DISABLE_TELEMETRY', 'true')  # it is read when mlflow is imported
 
 import mlflow
 from mlflow.entities import Metric
@@ -29,6 +31,9 @@ _STATUSES = {
 @contextlib.contextmanager
 def open_sink(record):
     """Opens the run with the record's id, or makes it."""
+    for name in ('mlflow', 'alembic'):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.simplefilter('ignore')  # what the client is built on warns
     os.environ.setdefault('MLFLOW_HTTP_REQUEST_TIMEOUT', '10')  # seconds; it would take 120
     os.environ.setdefault('MLFLOW_HTTP_REQUEST_MAX_RETRIES', '1')  # instead of 7, ever later
     with _explained():

@@ -34,7 +34,7 @@ def make_run(tmp_path):
 
 
 @pytest.fixture
-def environment(tmp_path):
+def environment():
     """The environment of a process that may send runs to a server."""
 
     def environment(token=None, **variables):
@@ -45,15 +45,15 @@ def environment(tmp_path):
 
 
 @pytest.fixture
-def start_sync(environment):
+def start_sync(environment, tmp_path):
     """Starts `python -m neptune_jax.sync`; returns the Popen."""
     processes = []
 
     def start_sync(token, *arguments, **variables):
         command = [sys.executable, '-m', 'neptune_jax.sync', *map(str, arguments)]
         pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-        env = environment(token, **variables)
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=env, **pipes))
+        env = environment(token, PYTHONPATH=str(ROOT), **variables)
+        processes.append(subprocess.Popen(command, cwd=tmp_path, env=env, **pipes))
         return processes[-1]
 
     yield start_sync

@@ -1,7 +1,6 @@
 """Runs that are sent by the real client to a server on this machine."""
 
 import io
-import json
 import random
 import subprocess
 import sys
@@ -212,6 +211,35 @@ def test_of_several_runs_one_that_cannot_be_sent_does_not_keep_the_others(make_r
         f'python -m neptune_jax.sync {tmp_path}/empty\n'
     )
     assert f'{run.workdir}: sent' in output
+
+
+def test_what_the_client_left_behind_is_imported_and_sent(sync, tmp_path):
+    script = """
+import neptune
+off = 'git_ref capture_stdout capture_stderr capture_hardware_metrics capture_traceback'
+run = neptune.init_run(mode='offline', source_files=[], name='old', tags=['a', 'b'],
+                       **dict.fromkeys(off.split(), False))
+run['parameters/lr'] = 0.1
+run['loss'].extend([3.0, 2.0, 1.0], steps=[1, 2, 5], timestamps=[10.0, 11.0, 12.5])
+run['best'] = 1.0
+run['notes'].upload(neptune.types.File.from_content('hello', extension='txt'))
+run.stop()
+"""
+    command = [sys.executable, '-c', script]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    status, output, errors = sync(None, '--import-offline', '.neptune', '--out', 'imported')
+    assert (status, errors) == (0, '')
+    (workdir,) = tmp_path.glob('imported/*')
+    assert output == (f'imported {workdir}; to send it: python -m neptune_jax.sync {workdir}\n')
+    with server.serve() as tracker:
+        status, _, errors = sync(tracker.token, workdir)
+        (sent,) = tracker.runs.values()
+    assert (status, errors) == (0, '')
+    assert sent.series == {'loss': [(1, 10_000, 3.0), (2, 11_000, 2.0), (5, 12_500, 1.0)]}
+    expected = {'config/lr': 0.1, 'summary/best': 1.0, 'summary/status': 'finished'}
+    assert expected.items() <= sent.attributes.items()
+    assert (sent.attributes['sys/name'], sent.attributes['sys/tags']) == ('old', ['a', 'b'])
+    assert sent.files['artifacts/notes.txt'] == b'hello'
 
 
 def test_a_run_that_another_process_sends_is_left_to_it(make_run, sync):
