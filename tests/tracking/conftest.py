@@ -1,6 +1,5 @@
 """Runs to send, and the command that sends them, started as a user starts it."""
 
-import json
 import os
 import subprocess
 import sys
@@ -72,20 +71,3 @@ def sync(start_sync):
         return process.returncode, output, errors
 
     return sync
-
-
-@pytest.fixture
-def expected_series():
-    """What a server should have of a run directory: (step, milliseconds, value) by key."""
-
-    def expected_series(workdir):
-        series = {}
-        for line in (workdir / 'metrics.jsonl').read_text().splitlines():
-            row = json.loads(line)
-            for key, value in row.items():
-                if key not in ('step', 'time') and not isinstance(value, str):
-                    point = (row['step'], round(1000 * row['time']), value)
-                    series.setdefault(key, []).append(point)
-        return series
-
-    return expected_series

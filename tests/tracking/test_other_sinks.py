@@ -6,6 +6,7 @@ import socket
 import numpy as np
 import pytest
 from PIL import Image
+from stress.tracking import expected_series
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 CONFIG = {
@@ -29,7 +30,7 @@ def run(make_run):
     return run
 
 
-def test_tensorboard(run, sync, expected_series):
+def test_tensorboard(run, sync):
     folder = run.path('tensorboard')
     for _ in range(2):  # the second time it starts anew
         status, output, errors = sync(None, run.workdir, '--to=tensorboard')
@@ -62,7 +63,7 @@ def test_tensorboard(run, sync, expected_series):
 
 
 @pytest.mark.filterwarnings('ignore')  # MLflow's, of what it is built on
-def test_mlflow(run, sync, expected_series, tmp_path, monkeypatch):
+def test_mlflow(run, sync, tmp_path, monkeypatch):
     uri = f'sqlite:///{tmp_path}/mlflow.db'
     variables = {'MLFLOW_TRACKING_URI': uri, 'MLFLOW_EXPERIMENT_NAME': 'images'}
     for expected in ('sent 13 values, 1,000 points, 3 files', 'sent nothing new'):

@@ -1,10 +1,6 @@
-"""The server, asked by the real client. That runs in processes of its own: it warns when imported.
-
-Its interpreter is that of the tests, or NEPTUNE_PYTHON.
-"""
+"""The server, asked by the real client, which runs in processes of its own: it warns."""
 
 import contextlib
-import importlib.util
 import os
 import signal
 import subprocess
@@ -16,12 +12,7 @@ import pytest
 from PIL import Image
 from tracking import server
 
-PYTHON = os.environ.get('NEPTUNE_PYTHON')
 SECONDS = 60  # after which a client is killed
-
-pytestmark = pytest.mark.skipif(
-    not (PYTHON or importlib.util.find_spec('neptune')), reason='neptune is not installed'
-)
 
 CLIENT = """
 import datetime, math, sys
@@ -49,7 +40,7 @@ def client(tmp_path):
             env = {key: value for key, value in os.environ.items() if not key.startswith('NEPTUNE')}
             env |= {'NEPTUNE_API_TOKEN': token, 'OAUTHLIB_INSECURE_TRANSPORT': '1', **variables}
             process = subprocess.Popen(
-                [PYTHON or sys.executable, '-c', CLIENT + script],
+                [sys.executable, '-c', CLIENT + script],
                 cwd=tmp_path,
                 env=env,
                 stdin=subprocess.PIPE,

@@ -1,14 +1,19 @@
 """Runs that are sent by the real client to a server on this machine."""
 
 import io
-import random
+import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from stress import tracking as stress
+from stress.tracking import expected_series
 from tracking import server
 
 from neptune_jax import runs
@@ -20,7 +25,7 @@ def write_rows(run, steps):
         run.write(step, values | {'val/accuracy': 1 - 1 / step})
 
 
-def test_all_of_a_run_arrives_once(make_run, sync, expected_series):
+def test_all_of_a_run_arrives_once(make_run, sync):
     config = {
         'model': {'features': [32, 64], 'dropout': 0.5, 'name': 'cnn'},
         'train': {'steps': None, 'examples': 2**40, 'ema': True, 'epochs': 10},
@@ -96,34 +101,34 @@ def test_all_of_a_run_arrives_once(make_run, sync, expected_series):
         assert not sent.rejected
 
 
-def test_killed_at_random_moments_and_sent_again_it_arrives_once(
-    make_run, start_sync, sync, expected_series
-):
-    kill_often(make_run(), start_sync, sync, expected_series, kills=3)
+def test_killed_at_random_moments_and_sent_again_it_arrives_once(tmp_path):
+    result = stress.kill_often(tmp_path, kills=3, seed=0)
+    assert result == {'points': 30_000, 'points_wrong': 0, 'runs_on_the_server': 1}
 
 
-def kill_often(run, start_sync, sync, expected_series, kills):
-    """Kills what follows a run, at random moments, while the run goes on."""
-    rng, rows = random.Random(0), 0
-    with server.serve() as tracker:
-        for _ in range(kills):
-            write_rows(run, range(rows + 1, rows + 10_001))
-            rows += 10_000
-            with runs.locked(run.path('.lock')):
-                moment = tracker.requests.total() + rng.randrange(3, 22)
-                process = start_sync(tracker.token, run.workdir, '--follow')
-                assert tracker.wait_for(lambda m=moment: tracker.requests.total() >= m, 60)
-                process.kill()
-                process.communicate()
-        for sent in (r'points', 'nothing new', 'nothing new'):
-            status, output, errors = sync(tracker.token, run.workdir)
-            assert (status, errors) == (0, '')
-            assert sent in output
-        (arrived,) = tracker.runs.values()
-        assert arrived.series == expected_series(run.workdir)
+def test_a_frozen_server_costs_no_time_of_the_processor(make_run, start_sync, tmp_path):
+    run, record = make_run(), tmp_path / 'record.json'
+    with server.start(record) as tracker, runs.locked(run.path('.lock')):
+        process = start_sync(tracker.token, run.workdir, '--follow')
+        while not run.path('sync/neptune.json').is_file():
+            process.poll()
+            assert process.returncode is None
+            time.sleep(0.05)
+        tracker.send_signal(signal.SIGSTOP)
+        write_rows(run, range(1, 11))
+        time.sleep(3)  # it sends the rows, and waits
+        before, began = cpu_seconds(process), time.monotonic()
+        write_rows(run, range(11, 21))
+        time.sleep(5)
+        assert (cpu_seconds(process) - before) / (time.monotonic() - began) < 0.02
 
 
-def test_a_server_that_has_it_all_already_is_content(make_run, sync, expected_series):
+def cpu_seconds(process):
+    fields = Path(f'/proc/{process.pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+def test_a_server_that_has_it_all_already_is_content(make_run, sync):
     run = make_run()
     write_rows(run, range(1, 11))
     with server.serve() as tracker:
@@ -136,7 +141,7 @@ def test_a_server_that_has_it_all_already_is_content(make_run, sync, expected_se
     assert sent.rejected.total() == 50
 
 
-def test_what_a_server_has_lost_is_sent_again(make_run, sync, expected_series):
+def test_what_a_server_has_lost_is_sent_again(make_run, sync):
     run = make_run()
     write_rows(run, range(1, 11))
     with server.serve() as tracker:
@@ -149,7 +154,7 @@ def test_what_a_server_has_lost_is_sent_again(make_run, sync, expected_series):
     assert list(sent.files) == ['artifacts/config.json']
 
 
-def test_a_run_is_followed_until_its_writer_ends(make_run, start_sync, expected_series):
+def test_a_run_is_followed_until_its_writer_ends(make_run, start_sync):
     run = make_run()
     with server.serve() as tracker:
         with runs.locked(run.path('.lock')):

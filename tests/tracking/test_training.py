@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from stress.tracking import expected_series
 from tracking import server
 
 from neptune_jax import build, runs, train
@@ -132,7 +133,7 @@ def points_of(tracker):
     [(401, 'refuses the account'), (503, 'not all is sent'), ('silence', 'not all is sent')],
 )
 def test_a_server_that_changes_its_mind_in_mid_run(
-    tracked_config, tmp_path, monkeypatch, capsys, at_step, sync, expected_series, fault, message
+    tracked_config, tmp_path, monkeypatch, capsys, at_step, sync, fault, message
 ):
     with server.serve() as tracker:
         monkeypatch.setenv('NEPTUNE_API_TOKEN', tracker.token)
@@ -155,7 +156,7 @@ def test_a_server_that_changes_its_mind_in_mid_run(
 
 @pytest.mark.parametrize('number', [signal.SIGSTOP, signal.SIGKILL])
 def test_a_server_that_is_frozen_or_killed_in_mid_run(
-    tracked_config, tmp_path, monkeypatch, capsys, at_step, sync, expected_series, number
+    tracked_config, tmp_path, monkeypatch, capsys, at_step, sync, number
 ):
     record = tmp_path / 'record.json'
     with server.start(record) as tracker:

@@ -1,0 +1,120 @@
+"""What sending a run to Neptune costs its training, with a server that has stopped to answer.
+
+    python -m experiments.benchmarks.tracking
+
+The train step of `cnn` on Fashion-MNIST, in rounds of some steps, each with rows of metrics, in
+alternation: with the process that sends them, and with that process stopped, which is as good as
+none. The server is frozen once it has got the first rows. Then what it costs to write a row.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+
+from configs import cnn
+from experiments.benchmarks.data import Training
+from neptune_jax import runs
+from tests.tracking import server
+
+RESULTS = Path(__file__).parent / 'results/tracking.jsonl'
+ROWS = 20_000
+
+
+def measure(data_dir, rounds, steps, every):
+    """Returns a record of the ratio of throughputs and of the cost of a row."""
+    config = cnn.get_config()
+    config.data.dir = data_dir
+    training = Training(config)
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        run = runs.Run(Path(folder, 'run'))
+        run.workdir.mkdir()
+        stack.callback(run.close)
+        stack.enter_context(runs.locked(run.path('.lock')))
+        runs.write_json(run.path('config.json'), json.loads(config.to_json()))
+        run.write(0, _values())
+        tracker = stack.enter_context(server.start(Path(folder, 'record.json')))
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'neptune_jax.sync', str(run.workdir), '--follow'],
+            env=os.environ | {'NEPTUNE_API_TOKEN': tracker.token, 'NEPTUNE_PROJECT': 'lab/images'},
+        )
+        stack.callback(process.kill)
+        while not run.path('sync/neptune.json').is_file():
+            time.sleep(0.1)
+        tracker.send_signal(signal.SIGSTOP)
+
+        seconds = {signal.SIGCONT: [], signal.SIGSTOP: []}
+        step = 0
+        for number in range(rounds + 1):
+            for state in seconds:
+                process.send_signal(state)
+                began = time.perf_counter()
+                for _ in range(steps // every):
+                    training.take(every)
+                    step += every
+                    run.write(step, _values())
+                jax.block_until_ready(training.state)
+                if number:  # the first pair warms up
+                    seconds[state].append(time.perf_counter() - began)
+        process.send_signal(signal.SIGCONT)
+        cost = _cost_of_a_row(folder)
+    ratios = [off / on for on, off in zip(*seconds.values(), strict=True)]
+    environment = runs.environment(training.experiment.devices, {})
+    del environment['command']  # it has paths of the machine
+    return {
+        'benchmark': 'tracking',
+        'rounds': rounds,
+        'steps_a_round': steps,
+        'steps_a_row': every,
+        'seconds_with_a_frozen_server': [round(value, 4) for value in seconds[signal.SIGCONT]],
+        'seconds_disabled': [round(value, 4) for value in seconds[signal.SIGSTOP]],
+        'median_ratio_of_throughput': round(statistics.median(ratios), 4),
+        'quartiles': [round(value, 4) for value in statistics.quantiles(ratios)[::2]],
+        'microseconds_a_row': cost,
+        'environment': environment,
+    }
+
+
+def _values():
+    names = ('loss', 'accuracy', 'grad_norm', 'learning_rate')
+    return {f'train/{name}': time.time() % 1 for name in names}
+
+
+def _cost_of_a_row(folder):
+    """Returns the microseconds that writing a row takes, the median of rounds."""
+    run = runs.Run(Path(folder))
+    costs = []
+    for _ in range(9):
+        values = _values()
+        began = time.perf_counter()
+        for step in range(ROWS):
+            run.write(step, values)
+        costs.append(1e6 * (time.perf_counter() - began) / ROWS)
+    run.close()
+    return round(statistics.median(costs), 1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--out', type=Path, default=RESULTS, help='JSON lines')
+    parser.add_argument('--data_dir', default='', help='where tfds keeps its data')
+    parser.add_argument('--rounds', type=int, default=21)
+    parser.add_argument('--steps', type=int, default=40)
+    parser.add_argument('--every', type=int, default=10, help='steps a row')
+    args = parser.parse_args()
+    record = measure(args.data_dir, args.rounds, args.steps, args.every)
+    args.out.write_text(json.dumps(record) + '\n')
+    print(record)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,103 @@
+"""Kills what sends a run at random moments, starts it again, and compares what has arrived.
+
+    python -m tests.stress.tracking --kills=10 --out=tests/stress/results.jsonl
+
+The run goes on meanwhile. In the end it is sent once more, and twice again. The server must have
+each point once, equal in step, time and value.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from neptune_jax import runs
+from tests.tracking import server
+
+ROOT = Path(__file__).parents[2]
+ROWS = 2_000  # written before each kill, of five values
+
+
+def start(workdir, token, *options):
+    env = os.environ | {'NEPTUNE_API_TOKEN': token, 'NEPTUNE_PROJECT': 'lab/images'}
+    command = [sys.executable, '-m', 'neptune_jax.sync', str(workdir), *options]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def expected_series(workdir):
+    """Returns what a server should have of a run: (step, milliseconds, value) by key."""
+    series = {}
+    for line in (workdir / 'metrics.jsonl').read_text().splitlines():
+        row = json.loads(line)
+        for key, value in row.items():
+            if key not in ('step', 'time') and not isinstance(value, str):
+                point = (row['step'], round(1000 * row['time']), value)
+                series.setdefault(key, []).append(point)
+    return series
+
+
+def kill_often(folder, kills, seed):
+    """Returns how many points are missing, differ, or are too many in the end."""
+    rng, steps = random.Random(seed), 0
+    runs.write_json(folder / 'config.json', {'seed': seed})
+    run = runs.Run(folder)
+    with server.serve() as tracker:
+        for _ in range(kills):
+            for step in range(steps + 1, steps + ROWS + 1):
+                run.write(step, {f'train/{name}': i / step for i, name in enumerate('abcde')})
+            steps += ROWS
+            with runs.locked(folder / '.lock'):
+                moment = tracker.requests.total() + rng.randrange(3, 18)
+                process = start(folder, tracker.token, '--follow')
+                if not tracker.wait_for(lambda m=moment: tracker.requests.total() >= m, 60):
+                    raise RuntimeError('the server is not asked any more')
+                process.kill()
+                process.communicate()
+        run.close()
+        for _ in range(3):
+            process = start(folder, tracker.token)
+            output, errors = process.communicate()
+            if process.returncode:
+                raise RuntimeError(errors)
+        if 'sent nothing new' not in output:
+            raise RuntimeError(f'it was sent twice: {output}')
+        (sent,) = tracker.runs.values()
+    expected = expected_series(folder)
+    points = sum(map(len, expected.values()))
+    wrong = sum(
+        len(set(expected[key]) ^ set(sent.series[key])) + len(sent.series[key]) - len(expected[key])
+        for key in expected
+    )
+    return {'points': points, 'points_wrong': wrong, 'runs_on_the_server': len(tracker.runs)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--kills', type=int, default=10)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--out', help='a file of results, to which a line is added')
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = {'kills_of_sync': args.kills} | kill_often(Path(folder), args.kills, args.seed)
+    result |= {
+        'seed': args.seed,
+        'python': platform.python_version(),
+        'neptune': metadata.version('neptune'),
+        'processor': runs.processor(),
+        'cpu_count': os.cpu_count(),
+    }
+    print(json.dumps(result))
+    if args.out:
+        with Path(args.out).open('a') as file:
+            file.write(json.dumps(result) + '\n')
+
+
+if __name__ == '__main__':
+    main()
