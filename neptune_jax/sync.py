@@ -89,7 +89,8 @@ def _import(source, out):
 def _follow_each(workdirs, to):
     """Follows several runs, a process each: none waits for another's server."""
     arguments = [sys.executable, '-m', 'neptune_jax.sync', f'--to={to}', '--follow']
-    processes = [subprocess.Popen([*arguments, workdir]) for workdir in workdirs]
+    env = os.environ | {'TTY_COMPATIBLE': '0'}  # one bar for all there is not
+    processes = [subprocess.Popen([*arguments, workdir], env=env) for workdir in workdirs]
     return max(process.wait() for process in processes)
 
 
