@@ -88,6 +88,7 @@ def get_config():
     config.train.epochs = 10.0  # passes over the training split
     config.train.steps = config_dict.placeholder(int)  # instead of epochs, where it is set
     config.train.batch_size = 128  # over all devices together
+    config.train.steps_per_call = 1  # in one program, so that the host does not wait between them
     config.train.accumulate = 1  # cut a batch into so many parts, one after another: less memory
     config.train.deterministic = False  # the same bits each time also on a GPU; slower there
     config.train.debug_nans = False  # stop at the operation that makes a NaN; slow

@@ -52,6 +52,12 @@ def create(config):
     )
     _check(config, devices)
     data = dataset.load(config.data)
+    count = config.train.steps_per_call
+    if count < 1 or (count > 1 and data.mode != 'device'):
+        raise UserError(
+            f'train.steps_per_call={count} must be 1, or more with data that lie on the device '
+            f"(data.mode='{data.mode}')"
+        )
     model = models.create_model(config.model, len(data.class_names), devices.batch_norm_axis)
     train = data.splits['train']
     labels = data.labels[train]
@@ -220,13 +226,46 @@ def create_feed(experiment):
     return feed.create(experiment.dataset, experiment.devices)
 
 
-def compile_train_step(experiment, feed):
+def calls(experiment, start):
+    """Returns the data.batches.Calls from the step after `start` to the last."""
+    stops = [experiment.log_every, experiment.eval_every, experiment.checkpoint_every]
+    return batches.Calls(
+        experiment.order,
+        start,
+        experiment.total_steps,
+        experiment.config.train.steps_per_call,
+        [every for every in stops if every],
+    )
+
+
+def compile_train_step(experiment, feed, count=1):
     """Returns the compiled step (state, data, item) -> (state, metrics); it consumes the state.
 
     Args:
         experiment: Experiment.
         feed: from `create_feed`; it gives the data and the items.
+        count: how many steps it takes in one call. Of several, the metrics are arrays [count].
     """
+    one_step = _train_step(experiment, feed)
+
+    def step(state, data, item):
+        if count == 1:
+            return one_step(state, data, item)
+        # A convolution in a loop is many times slower on a CPU: there the loop is written out.
+        return jax.lax.scan(
+            lambda state, item: one_step(state, data, item),
+            state,
+            jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), item),
+            unroll=jax.default_backend() == 'cpu',
+        )
+
+    item = feed.empty(experiment.config.train.batch_size, count)
+    args = (experiment.abstract_state, feed.data, item)
+    return experiment.devices.compile(step, *args, sharded=2, donate=(0,))
+
+
+def _train_step(experiment, feed):
+    """Returns the pure function that `compile_train_step` compiles."""
     config, devices = experiment.config, experiment.devices
 
     def step(state, data, item):
@@ -251,8 +290,7 @@ def compile_train_step(experiment, feed):
             axis_name=devices.axis_name,
         )
 
-    args = (experiment.abstract_state, feed.data, feed.empty(config.train.batch_size))
-    return devices.compile(step, *args, sharded=2, donate=(0,))
+    return step
 
 
 def compile_evaluate(experiment, feed):

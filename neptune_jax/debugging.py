@@ -12,19 +12,19 @@ PACKAGE = Path(__file__).parent
 
 
 @contextlib.contextmanager
-def profiled(train_step, run, steps, start):
-    """Yields `train_step`, of which some calls are traced.
+def profiled(train_steps, run, steps, start):
+    """Yields `train_steps`, of which some calls are traced.
 
     The trace lies in the run directory's folder `profile`, which TensorBoard and XProf open.
 
     Args:
-        train_step: a compiled step.
+        train_steps: compiled steps, by how many steps a call takes.
         run: runs.Run.
         steps: the first and the last step to trace, or nothing.
         start: how many steps there were before the first call.
     """
     if not steps:
-        yield train_step
+        yield train_steps
         return
     step, tracing = start, False
 
@@ -34,21 +34,24 @@ def profiled(train_step, run, steps, start):
             jax.profiler.stop_trace()
         tracing = False
 
-    def traced_step(*args):
-        nonlocal step, tracing
-        step += 1
-        if steps[0] <= step <= steps[1] and not tracing:
-            jax.profiler.start_trace(run.path('profile'))
-            tracing = True
-        with jax.profiler.StepTraceAnnotation('train', step_num=step):
-            result = train_step(*args)
-        if step == steps[1]:
-            jax.block_until_ready(result)
-            stop()
-        return result
+    def traced(count, train_step):
+        def traced_step(*args):
+            nonlocal step, tracing
+            first, step = step + 1, step + count
+            if first <= steps[1] and step >= steps[0] and not tracing:
+                jax.profiler.start_trace(run.path('profile'))
+                tracing = True
+            with jax.profiler.StepTraceAnnotation('train', step_num=step):
+                result = train_step(*args)
+            if first <= steps[1] <= step:
+                jax.block_until_ready(result)
+                stop()
+            return result
+
+        return traced_step
 
     try:
-        yield traced_step
+        yield {count: traced(count, train_step) for count, train_step in train_steps.items()}
     finally:
         stop()
 

@@ -125,17 +125,21 @@ class _Training:
         # -------------------------------------------------------------- The step, compiled once
         with notice.allowed():
             began = time.perf_counter()
-            train_step = build.compile_train_step(experiment, feed)
+            calls = build.calls(experiment, self.step)
+            train_steps = {
+                count: build.compile_train_step(experiment, feed, count)
+                for count in sorted(set(calls.counts))
+            }
             display.line(f'compiled the steps in {time.perf_counter() - began:.1f} s')
         learning_rates = np.asarray(jax.vmap(experiment.schedule)(np.arange(total_steps)), float)
-        items = feed.batches(experiment.order, self.step, total_steps, config.data.workers)
+        items = feed.batches(calls, 0, len(calls), config.data.workers)
 
         # -------------------------------------------------------------- Training
         with (
             display.Progress(experiment, self.step) as self.progress,
             debugging.profiled(
-                train_step, self.run, config.train.profile_steps, self.step
-            ) as train_step,
+                train_steps, self.run, config.train.profile_steps, self.step
+            ) as train_steps,
             debugging.nans(config.train.debug_nans),
             # Whatever crosses between host and device does so by an explicit call.
             jax.transfer_guard('allow' if config.train.debug_nans else 'disallow'),
@@ -145,15 +149,15 @@ class _Training:
             self.clock = _Clock(self.run, experiment, self.step)
             try:
                 self.validate()  # where a signal has kept it from being done
-                for step in range(self.step + 1, total_steps + 1):
-                    notice.check(step)
+                for count in calls.counts:
+                    notice.check(self.step + 1)
                     with notice.allowed():
                         item = next(items)
-                    self.state, values = train_step(self.state, feed.data, item)
-                    self.step = step
-                    self.rows.add(step, values)
-                    self.progress.advance(step)
-                    if self.evaluates() or step % experiment.log_every == 0:
+                    self.state, values = train_steps[count](self.state, feed.data, item)
+                    self.step += count
+                    self.rows.add(self.step, values)
+                    self.progress.advance(self.step)
+                    if self.evaluates() or self.step % experiment.log_every == 0:
                         self.rows.end_interval()
                     self.validate()
                     if self.is_time_to_save():
@@ -217,7 +221,8 @@ class _Rows:
 
     def __init__(self, run, progress, learning_rates, interval):
         self._run, self._progress, self._learning_rates = run, progress, learning_rates
-        self._interval = list(interval)  # (step, metrics) of the steps since the last row's
+        # (step, metrics) of the calls since the last row's: of its last step, of all its steps.
+        self._interval = list(interval)
         self._waiting = []  # those of the interval before
 
     def add(self, step, values):
@@ -258,10 +263,15 @@ class _Rows:
 
 
 def _fetch(interval):
-    return [
-        (step, {name: float(value) for name, value in values.items()})
-        for step, values in jax.device_get(interval)
-    ]
+    """Returns (step, metrics as floats) of each step."""
+    steps = []
+    for last, values in jax.device_get(interval):
+        values = {name: np.atleast_1d(value) for name, value in values.items()}
+        count = len(values['loss'])
+        for i in range(count):
+            floats = {name: float(value[i]) for name, value in values.items()}
+            steps.append((last - count + 1 + i, floats))
+    return steps
 
 
 class _Clock:

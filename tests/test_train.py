@@ -198,6 +198,32 @@ def test_without_a_validation_split_the_last_state_is_tested(config, tmp_path):
 
 
 @pytest.mark.parametrize('driver', ['jit', 'pmap', 'shard_map'])
+def test_several_steps_in_one_program_do_what_they_do_one_by_one(
+    config, tmp_path, driver, read_state
+):
+    config.update_from_flattened_dict(
+        {'parallel.driver': driver, 'train.steps': 12, 'log.every': '5 steps', 'eval.every': '50%'}
+    )
+    config.update_from_flattened_dict({'augment.crop_padding': 2, 'model.dropout': 0.3})
+    found = []
+    for name, count in (('one', 1), ('several', 3)):
+        config.train.steps_per_call = count
+        train.train_and_evaluate(config, tmp_path / name)
+        rows = runs.read_rows(tmp_path / name)
+        found.append((rows, read_state(config, tmp_path / name, 12)[0]))
+    (rows, state), (other_rows, other_state) = found
+    assert [row['step'] for row in rows if 'train/loss' in row] == [5, 6, 10, 12]
+    assert [row.keys() for row in rows] == [row.keys() for row in other_rows]
+    for row, other in zip(rows, other_rows, strict=True):
+        assert row == pytest.approx(other | {'time': row['time']}, rel=1e-4)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5),
+        state,
+        other_state,
+    )
+
+
+@pytest.mark.parametrize('driver', ['jit', 'pmap', 'shard_map'])
 def test_each_step_is_compiled_once(config, tmp_path, caplog, driver):
     config.parallel.driver = driver
     with jax.log_compiles(), caplog.at_level(logging.DEBUG, logger='jax'):
@@ -303,6 +329,11 @@ def two_steps(config, tmp_path, **fields):
         ('loss.class_weights', 'x', r"loss.class_weights='x' is unknown; choose one of: none"),
         ('augment.flip', 'x', r"augment.flip='x' is unknown; choose one of: none, random"),
         ('augment.mixup', -0.1, r'augment.mixup=-0.1 is out of range'),
+        (
+            'train.steps_per_call',
+            0,
+            r'train.steps_per_call=0 must be 1, or more with data that lie',
+        ),
         ('train.accumulate', 3, r'train.accumulate=3 does not divide the 32 examples of a batch'),
         ('train.profile_steps', (3, 7), r'train.profile_steps=\(3, 7\) must be the first and'),
         ('optim.ema_decay', 1.0, r'optim.ema_decay=1.0 must be at least 0 and below 1'),

@@ -42,9 +42,38 @@ class TrainOrder:
         return rng.choice(self.examples, len(self.examples), p=weights).astype(np.int32)
 
 
+class Calls:
+    """The batches of a training as its program takes them: one step, or several, a call.
+
+    `calls[i]` is int32[B] where that call takes one step, else int32[B, steps]. A call of several
+    ends at every multiple of the numbers in `stops` at the latest; what is left before one is taken
+    step by step. So what a call holds depends only on where it begins.
+
+    counts  how many steps each call takes.
+    """
+
+    def __init__(self, order, start, stop, steps_per_call, stops):
+        self._order, self._starts, self.counts = order, [], []
+        while start < stop:
+            end = min(stop, *(start - start % every + every for every in stops))
+            count = steps_per_call if start + steps_per_call <= end else 1
+            self._starts.append(start)
+            self.counts.append(count)
+            start += count
+
+    def __len__(self):
+        return len(self.counts)
+
+    def __getitem__(self, number):
+        start, count = self._starts[number], self.counts[number]
+        if count == 1:
+            return self._order[start]
+        return np.stack([self._order[step] for step in range(start, start + count)], axis=1)
+
+
 def share(indices, process, processes):
-    """Returns the part of a batch's indices, int32[B], that one of several processes reads."""
-    return indices.reshape(processes, -1)[process]
+    """Returns the part of a batch's indices, int32[B, ...], that one of several processes reads."""
+    return indices.reshape(processes, -1, *indices.shape[1:])[process]
 
 
 class EvalOrder:

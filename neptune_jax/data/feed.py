@@ -25,7 +25,7 @@ class Feed(NamedTuple):
 
     data: Any  # arrays that lie on every device for the whole run
     batches: Callable  # (order, start, stop, workers) -> iterator of items, placed on the devices
-    empty: Callable  # batch size -> an item of zeros, placed: to compile for
+    empty: Callable  # (batch size, steps of a call) -> an item of zeros, placed: to compile for
     unpack: Callable  # (data, item) -> batch; traced
 
 
@@ -46,6 +46,10 @@ def _from_device(dataset, devices):
         for step in range(start, stop):
             yield devices.shard(_share(order[step]))
 
+    def empty(batch_size, count=1):
+        shape = batch_size if count == 1 else (batch_size, count)
+        return devices.shard(_share(np.zeros(shape, np.int32)))
+
     def unpack(data, indices):
         rows = jnp.maximum(indices, 0)
         return {
@@ -58,7 +62,7 @@ def _from_device(dataset, devices):
     return Feed(
         data=devices.replicate({'image': np.asarray(dataset.images), 'label': dataset.labels}),
         batches=batches,
-        empty=lambda batch_size: devices.shard(_share(np.zeros(batch_size, np.int32))),
+        empty=empty,
         unpack=unpack,
     )
 
@@ -89,7 +93,8 @@ def _from_host(dataset, devices):
             for item in items:
                 yield shard(item)
 
-    def empty(batch_size):
+    def empty(batch_size, count=1):
+        del count  # build refuses more than one
         indices = _share(np.zeros(batch_size, np.int32))
         image = np.zeros((len(indices), *dataset.image_shape), np.uint8)
         return shard({'image': image, 'label': indices, 'index': indices})

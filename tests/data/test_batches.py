@@ -56,3 +56,29 @@ def test_the_shares_of_processes_are_the_batch_in_its_order(processes):
     shares = [batches.share(batch, process, processes) for process in range(processes)]
     np.testing.assert_array_equal(np.concatenate(shares), batch)
     assert {len(share) for share in shares} == {16 // processes}
+
+
+@given(
+    start=st.integers(0, 40),
+    stop=st.integers(1, 60),
+    steps_per_call=st.integers(1, 9),
+    stops=st.lists(st.integers(1, 20), min_size=1, max_size=3),
+)
+def test_calls_hold_every_step_once_and_end_where_they_must(start, stop, steps_per_call, stops):
+    calls = batches.Calls(order(), start, stop, steps_per_call, stops)
+    step = start
+    for number, count in enumerate(calls.counts):
+        assert count in (1, steps_per_call)
+        inside = range(step + 1, step + count)
+        assert not any(here % every == 0 for here in inside for every in stops)
+        found = calls[number].reshape(8, count)
+        for i in range(count):
+            np.testing.assert_array_equal(found[:, i], order()[step + i])
+        step += count
+    assert step == max(start, stop)
+
+
+def test_as_many_steps_a_call_as_fit():
+    assert batches.Calls(order(), 0, 23, 4, [10]).counts == [4, 4, 1, 1, 4, 4, 1, 1, 1, 1, 1]
+    # Where a run is resumed, its calls are those that it would have made.
+    assert batches.Calls(order(), 8, 23, 4, [10]).counts == [1, 1, 4, 4, 1, 1, 1, 1, 1]
