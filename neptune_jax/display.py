@@ -11,6 +11,7 @@ from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
+from neptune_jax import flops
 from neptune_jax.data import clean
 from neptune_jax.state import count_params
 
@@ -76,7 +77,7 @@ def header(experiment):
     table(rows)
 
 
-def results(run):
+def results(run, experiment):
     """Prints the results of a finished run, and where they are."""
     summary = run.summary
     rows = Table('metric', title='test, best checkpoint')
@@ -87,7 +88,11 @@ def results(run):
     if 'best' in summary:
         best = summary['best']
         line(f'best     step {best["step"]:,}, validation accuracy {best["accuracy"]:.4f}')
-    line(f'trained  {summary["train_seconds"]:.0f} s, {summary["images_per_second"]:,.0f} images/s')
+    share = flops.utilization(experiment, summary['images_per_second'])
+    line(
+        f'trained  {summary["train_seconds"]:.0f} s, {summary["images_per_second"]:,.0f} images/s'
+        + (f", {share:.1%} of the devices' peak" if share is not None else '')
+    )
     line(f'run      {run.workdir}')
 
 

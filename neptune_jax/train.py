@@ -65,7 +65,7 @@ def train_and_evaluate(config, workdir):
             else:
                 _run(experiment, run, notice)
             if jax.process_index() == 0:
-                display.results(run)
+                display.results(run, experiment)
             return run.summary
 
 
