@@ -158,25 +158,27 @@ class _Replay:
 
     def _run(self):
         try:
-            record = _record(self.workdir, self._follow)
+            self._record = _record(self.workdir, self._follow)
             busy = '%s sends it already; wait for it'
             with (
                 runs.locked(self._folder / f'{self._to}.lock', busy, wait=self._follow),
                 contextlib.ExitStack() as stack,
             ):
-                self._replay(self._open(record, stack))
+                self._replay(self._open(stack))
         except UserError as error:
             self.error = str(error)
+        except OSError as error:
+            self.error = f'{error.filename or self._folder}: {error.strerror}'
         except Exception as error:
             traceback.print_exc()
             self.error = f'{type(error).__name__}: {error}'
 
-    def _open(self, record, stack):
+    def _open(self, stack):
         """Returns the open sink. While a run goes on, one that is not there is tried again."""
         while True:
             is_last = self._over.is_set()
             try:
-                return stack.enter_context(sinks.open_sink(self._to, record))
+                return stack.enter_context(sinks.open_sink(self._to, self._record))
             except sinks.Unreachable as error:
                 if is_last:
                     raise
@@ -252,8 +254,11 @@ class _Replay:
             if is_last or time.time() - path.stat().st_mtime > _SETTLED:
                 with path.open('rb') as file:
                     self._send_file(key, path, hashlib.file_digest(file, 'sha256').hexdigest())
-        step = runs.best_step(self.workdir)
-        if is_last and step is not None and _record(self.workdir).checkpoint:
+        if is_last and self._record.checkpoint:
+            self._send_checkpoint(runs.best_step(self.workdir))
+
+    def _send_checkpoint(self, step):
+        if step is not None:
             checkpoint = self.workdir / f'checkpoints/{step}'
             path = Path(shutil.make_archive(self._folder / 'best_checkpoint', 'zip', checkpoint))
             self._send_file('artifacts/best_checkpoint.zip', path, f'step {step}')
@@ -306,13 +311,9 @@ def _record(workdir, follow=False):
     if not config:
         raise UserError('it holds no run: there is no config.json')
     fields = config.get('neptune', {})
-    try:
-        run_id = _run_id(workdir)
-    except OSError as error:
-        raise UserError(f'what was sent cannot be noted there: {error}') from error
     return sinks.Record(
         workdir=workdir,
-        id=run_id,
+        id=_run_id(workdir),
         name=fields.get('name') or workdir.absolute().name,
         description=fields.get('description', ''),
         tags=list(fields.get('tags') or runs.read_summary(workdir).get('tags', [])),
