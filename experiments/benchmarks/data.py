@@ -46,7 +46,11 @@ class Training:
     def take(self, steps):
         """Starts so many steps."""
         for _ in range(steps):
-            self.state, _ = self._step(self.state, self._feed.data, next(self._items))
+            self.state, self._metrics = self._step(self.state, self._feed.data, next(self._items))
+
+    def loss(self):
+        """Returns the loss before the last step."""
+        return float(self._metrics['loss'])
 
     def images_per_second(self, steps):
         """Returns how fast so many steps are, taken to their end."""
