@@ -21,6 +21,7 @@ def get_config():
     config.model.hidden = ()  # widths of the dense layers before the output layer
     config.model.dropout = 0.0  # probability to drop a feature before each dense layer
     config.model.activation = 'leaky_relu'  # relu, leaky_relu, elu, gelu, silu, tanh, sigmoid
+    config.model.dtype = 'float32'  # 'bfloat16': layers compute in it; parameters stay float32
     config.model.kernel_init = 'xavier_uniform'  # xavier_*, he_*, lecun_*: uniform or normal
 
     config.data = ConfigDict()

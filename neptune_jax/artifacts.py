@@ -3,8 +3,6 @@
 import csv
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from neptune_jax import metrics, runs
 
@@ -55,7 +53,7 @@ def _write_csv(path, header, rows):
 def confusion_matrix(confusion, class_names):
     """Draws how often each class (row) was predicted as each class (column); shaded by row."""
     size = 2.5 + 0.5 * len(class_names)
-    figure = Figure(figsize=(size + 0.7, size), layout='constrained')
+    figure = _new_figure(size + 0.7, size)
     axes = figure.subplots()
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap='Blues', vmin=0, vmax=1)
@@ -73,7 +71,7 @@ def confusion_matrix(confusion, class_names):
 
 def learning_curves(rows):
     """Draws loss, accuracy and learning rate against the step."""
-    figure = Figure(figsize=(12, 3.6), layout='constrained')
+    figure = _new_figure(12, 3.6)
     panels = {'loss': ('train', 'val'), 'accuracy': ('train', 'val'), 'learning_rate': ('train',)}
     for axes, (name, splits) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for split in splits:
@@ -83,7 +81,7 @@ def learning_curves(rows):
                 marker = {'train': '', 'val': 'o'}[split]
                 axes.plot(*zip(*points, strict=True), label=split, marker=marker, markersize=4)
         axes.set(xlabel='step', title=name.replace('_', ' '))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.locator_params(axis='x', integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
@@ -95,7 +93,7 @@ def worst_mistakes(dataset, examples, outputs):
     worst = wrong[np.argsort(-outputs['loss'][wrong], kind='stable')][:MISTAKES_SHOWN]
     columns = 5
     rows = max(1, -(-len(worst) // columns))
-    figure = Figure(figsize=(1.9 * columns, 2.2 * rows + 0.4), layout='constrained')
+    figure = _new_figure(1.9 * columns, 2.2 * rows + 0.4)
     figure.suptitle(f'{len(wrong):,} of {len(examples):,} test examples are wrong; the worst:')
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
@@ -111,3 +109,11 @@ def worst_mistakes(dataset, examples, outputs):
             fontsize=8,
         )
     return figure
+
+
+def _new_figure(width, height):
+    """Returns a matplotlib Figure; width and height in inches."""
+    # Here, because it takes longer to import than a training needs to take its first steps.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout='constrained')

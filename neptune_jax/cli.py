@@ -14,7 +14,7 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from neptune_jax import runs
+from neptune_jax import runs, startup
 from neptune_jax.errors import PREEMPTED_STATUS, Preempted, UserError
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -26,6 +26,7 @@ def run(main):
     """Runs a command: parses the flags, then calls `main` with the config."""
     # Libraries log the errors that they also raise; what is raised is what a person sees.
     logging.set_verbosity(logging.FATAL)
+    startup.prepare()
     with reported():
         app.run(lambda argv: main(CONFIG.value), flags_parser=_parse_flags)
 

@@ -1,15 +1,185 @@
-"""Operations of the networks: pooling that is fast on every backend, dropout keyed by example."""
+"""Operations of the networks: convolution and pooling that are fast on every backend, dropout.
+
+XLA's convolutions are fast on GPU and TPU, and are taken as they are. On a CPU some of them are an
+order of magnitude slower than the matrix product or the sum that they amount to; there each is
+written in the way that experiments/benchmarks measures as the fastest. Values and gradients are
+those of `lax`, up to the order of additions.
+"""
+
+import contextlib
+import contextvars
+import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+_DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+_IN_LOOP = contextvars.ContextVar('in_loop', default=False)
+
+# On a CPU, the number of products in an output pixel up to which they are simply added up.
+_FEW_PRODUCTS = 32
+# Examples that a weight gradient takes at a time: their pixels stay in the processor's cache.
+_PART = 16
+_MOST_PARTS = 32
 
 
+@contextlib.contextmanager
+def loop_body():
+    """For tracing what lax.scan, lax.while_loop or vmap over parameters repeats.
+
+    In a loop XLA's convolutions run on a CPU in one thread, without vector instructions. In this
+    context they become matrix products, which do not slow down.
+    """
+    token = _IN_LOOP.set(True)
+    try:
+        yield
+    finally:
+        _IN_LOOP.reset(token)
+
+
+def conv(x, kernel, strides=(1, 1), padding='SAME', **options):
+    """Two-dimensional convolution; takes the place of lax.conv_general_dilated in nn.Conv.
+
+    Args:
+        x: float[B, H, W, C].
+        kernel: float[h, w, C, features], of the same type.
+        strides: of rows and columns.
+        padding: 'SAME', 'VALID', or for rows and columns the zeros before and after.
+        **options: further arguments of lax.conv_general_dilated. What asks for more than a plain
+            convolution, such as dilation or groups, is computed by it.
+
+    Returns:
+        float[B, H', W', features].
+    """
+    plain = {
+        'lhs_dilation': (1, 1),
+        'rhs_dilation': (1, 1),
+        'dimension_numbers': lax.conv_dimension_numbers(x.shape, kernel.shape, _DIMENSIONS),
+        'feature_group_count': 1,
+    }
+    asked = plain | {name: value for name, value in options.items() if value is not None}
+    strides = tuple(strides)
+    if jax.default_backend() != 'cpu' or asked != plain or 0 in (*x.shape, *kernel.shape):
+        options = {'dimension_numbers': _DIMENSIONS} | options
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    padding = tuple((int(before), int(after)) for before, after in padding)
+    return _conv(x, kernel, strides, padding, _IN_LOOP.get())
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(x, kernel, strides, padding, in_loop):
+    # Where no gradient is asked for, XLA fuses a whole network of these into one kernel.
+    if not in_loop:
+        return _lax_conv(x, kernel, strides, padding)
+    patches = jnp.concatenate(_shifted(x, kernel.shape, strides, padding), axis=-1)
+    return patches @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _conv_forward(x, kernel, strides, padding, in_loop):
+    height, width, channels, features = kernel.shape
+    if height * width * channels <= _FEW_PRODUCTS:
+        shifted = _shifted(x.astype(jnp.float32), kernel.shape, strides, padding)
+        weights = kernel.astype(jnp.float32).reshape(-1, channels, 1, 1, 1, features)
+        y = sum(
+            pixels[..., channel, None] * weights[tap, channel]
+            for tap, pixels in enumerate(shifted)
+            for channel in range(channels)
+        ).astype(x.dtype)
+    else:
+        y = _conv(x, kernel, strides, padding, in_loop)
+    # The barrier keeps XLA from computing this again in everything that uses it.
+    return lax.optimization_barrier(y), (x, kernel)
+
+
+def _conv_backward(strides, padding, in_loop, residuals, grad):
+    (x, kernel), grad = lax.optimization_barrier((residuals, grad))
+    return (
+        _input_gradient(x, kernel, grad, strides, padding, in_loop),
+        _kernel_gradient(x, kernel, grad, strides, padding, in_loop),
+    )
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _input_gradient(x, kernel, grad, strides, padding, in_loop):
+    size, channels = kernel.shape[:2], kernel.shape[2]
+    # What of the gradient lies before and after each axis of the input, seen from the kernel.
+    before = [n - 1 - low for n, (low, _) in zip(size, padding, strict=True)]
+    after = [
+        n + low - 1 - (m - 1) * stride
+        for n, m, stride, (low, _) in zip(
+            x.shape[1:3], grad.shape[1:3], strides, padding, strict=True
+        )
+    ]
+    if strides == (1, 1) and channels >= 16 and not in_loop:
+        # lax transposes a convolution into one with a reversed window, which is no faster in
+        # float32 and many times slower where bfloat16 has instructions of its own.
+        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+        return _lax_conv(grad, flipped, (1, 1), tuple(zip(before, after, strict=True)))
+    # One matrix product gives what each output pixel owes each input pixel under the kernel.
+    owed = grad @ kernel.reshape(-1, kernel.shape[-1]).T
+    owed = lax.optimization_barrier(owed.reshape(*grad.shape[:3], *size, channels))
+    rows, columns = strides
+    total = sum(
+        lax.pad(
+            owed[:, :, :, i, j].astype(jnp.float32),
+            jnp.zeros((), jnp.float32),
+            (
+                (0, 0, 0),
+                (i - padding[0][0], after[0] - i, rows - 1),
+                (j - padding[1][0], after[1] - j, columns - 1),
+                (0, 0, 0),
+            ),
+        )
+        for i, j in itertools.product(*map(range, size))
+    )
+    return total.astype(x.dtype)
+
+
+def _kernel_gradient(x, kernel, grad, strides, padding, in_loop):
+    if in_loop or x.shape[-1] == 1:
+        patches = jnp.concatenate(_shifted(x, kernel.shape, strides, padding), axis=-1)
+        patches, grad = (part.reshape(-1, part.shape[-1]) for part in (patches, grad))
+        return (patches.T @ grad).reshape(kernel.shape)
+    size = max(_PART, -(-len(x) // _MOST_PARTS))
+
+    def part(start):
+        def forward(kernel):
+            return _lax_conv(x[start : start + size], kernel, strides, padding)
+
+        (found,) = jax.linear_transpose(forward, kernel)(grad[start : start + size])
+        return found.astype(jnp.float32)
+
+    return sum(part(start) for start in range(0, len(x), size)).astype(kernel.dtype)
+
+
+def _shifted(x, kernel_shape, strides, padding):
+    """Returns what of the input lies under each element of the kernel: arrays [B, H', W', C]."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    height, width = kernel_shape[:2]
+    rows, columns = strides
+    return [
+        x[:, i : x.shape[1] - height + i + 1 : rows, j : x.shape[2] - width + j + 1 : columns]
+        for i, j in itertools.product(range(height), range(width))
+    ]
+
+
+def _lax_conv(x, kernel, strides, padding):
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_DIMENSIONS)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(x, size=2):
     """Max pooling over non-overlapping windows; rows and columns that fill no window are dropped.
 
-    As a reshape and a maximum its gradient is a comparison. The gradient of lax.reduce_window
-    scans every window again, which on a CPU is an order of magnitude slower. Where several
-    elements of a window are equally large they share the gradient (lax gives it to the first).
+    To find the gradient, lax.reduce_window scans every window again, which on a CPU is an order of
+    magnitude slower than to remember where the largest element was. As in lax, of equally large
+    elements of a window the first, row by row, gets the gradient.
 
     Args:
         x: float[B, H, W, C].
@@ -18,10 +188,34 @@ def max_pool(x, size=2):
     Returns:
         float[B, H // size, W // size, C].
     """
+    window = (1, size, size, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, window, 'VALID')
+
+
+def _max_pool_forward(x, size):
     batch, height, width, channels = x.shape
     rows, columns = height // size, width // size
-    x = x[:, : rows * size, : columns * size]
-    return x.reshape(batch, rows, size, columns, size, channels).max(axis=(2, 4))
+    windows = x[:, : rows * size, : columns * size]
+    windows = windows.reshape(batch, rows, size, columns, size, channels)
+    largest, place = windows[:, :, 0, :, 0], jnp.zeros((batch, rows, columns, channels), jnp.int32)
+    for number in range(1, size * size):
+        element = windows[:, :, number // size, :, number % size]
+        place = jnp.where(element > largest, number, place)
+        largest = jnp.maximum(element, largest)
+    return largest, (place.astype(jnp.uint8), height, width)
+
+
+def _max_pool_backward(size, residuals, grad):
+    place, height, width = residuals
+    batch, rows, columns, channels = grad.shape
+    places = jnp.arange(size * size, dtype=jnp.uint8).reshape(1, 1, size, 1, size, 1)
+    grad = jnp.where(place[:, :, None, :, None] == places, grad[:, :, None, :, None], 0)
+    grad = grad.reshape(batch, rows * size, columns * size, channels)
+    rest = ((0, 0), (0, height - rows * size), (0, width - columns * size), (0, 0))
+    return (jnp.pad(grad, rest),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def dropout(x, rate, keys, layer):
