@@ -2,13 +2,14 @@
 # make test    sets up .venv and runs the tests             ARGS="tests/test_steps.py -x"
 # make smoke   sets up .venv and takes two training steps, as fast as that goes
 # make multihost   trains as two processes of two devices, as one of four, and compares
+# make bench       compares training with other libraries   ARGS="--networks=cnn3 --batch_sizes=128"
 # PYTHON=python3.12 names the interpreter; without it the first supported one is taken.
 
 VENV := .venv
 CONFIG := configs/cnn.py
 WORKDIR := runs/$(basename $(notdir $(CONFIG)))
 
-.PHONY: train test smoke multihost
+.PHONY: train test smoke multihost bench
 
 train: $(VENV)/.train
 	$(VENV)/bin/python -m neptune_jax.main --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
@@ -24,6 +25,15 @@ smoke: $(VENV)/.train
 
 multihost: $(VENV)/.train
 	$(VENV)/bin/python -m tests.stress.hosts
+
+bench: $(VENV)/.bench
+	$(VENV)/bin/python -m experiments.benchmarks.training $(ARGS)
+	$(VENV)/bin/python -m experiments.benchmarks.training --report
+
+$(VENV)/.bench: requirements-bench.txt $(VENV)/.train
+	@echo 'Installing requirements-bench.txt into $(VENV)'
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $@
 
 $(VENV)/.train: requirements.txt $(VENV)/pyvenv.cfg
 	@echo 'Installing requirements.txt into $(VENV)'

@@ -1,0 +1,139 @@
+"""Time of each operation of a training step, ours and lax's, against what the machine can do.
+
+    python -m experiments.benchmarks.operations --batch_sizes=128
+
+Ceilings: a product of two matrices of 1024 x 1024, and adding 1 to 64 MiB. Each operation is a
+program of its own; ours and lax's take turns.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from neptune_jax import ops, startup
+
+RESULTS = Path(__file__).parent / 'results/operations.jsonl'
+SECONDS_A_ROUND = 0.03
+
+# Of the networks' convolutions: side of the image, channels, features, kernel, stride, padding.
+LAYERS = {
+    'cnn3/1': (28, 1, 32, 3, 1, 'SAME'),
+    'cnn3/2': (14, 32, 64, 3, 1, 'SAME'),
+    'cnn3/3': (7, 64, 128, 3, 1, 'SAME'),
+    'simple_net/1': (28, 1, 6, 5, 1, 'VALID'),
+    'simple_net/2': (12, 6, 16, 5, 1, 'VALID'),
+    'resnet20/first': (32, 3, 16, 3, 1, 'SAME'),
+    'resnet20/16': (32, 16, 16, 3, 1, 'SAME'),
+    'resnet20/16-32': (32, 16, 32, 3, 2, 'SAME'),
+    'resnet20/32': (16, 32, 32, 3, 1, 'SAME'),
+    'resnet20/64': (8, 64, 64, 3, 1, 'SAME'),
+}
+
+
+def alternate(functions, rounds):
+    """Returns float[rounds] seconds a call for each function, all taking turns."""
+    repeats = {}
+    for name, function in functions.items():
+        jax.block_until_ready(function())
+        began = time.perf_counter()
+        jax.block_until_ready(function())
+        repeats[name] = max(1, int(SECONDS_A_ROUND / (time.perf_counter() - began)))
+    seconds = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            began = time.perf_counter()
+            for _ in range(repeats[name]):
+                result = function()
+            jax.block_until_ready(result)
+            seconds[name].append((time.perf_counter() - began) / repeats[name])
+    return seconds
+
+
+def operations(layer, batch_size):
+    """Yields name, floating-point operations, and our and lax's function of no arguments."""
+    side, channels, features, width, stride, padding = LAYERS[layer]
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (batch_size, side, side, channels))
+    kernel = jax.random.normal(keys[1], (width, width, channels, features))
+
+    def convolutions(conv):
+        def forward(x, kernel):
+            return conv(x, kernel, (stride, stride), padding)
+
+        grad = jax.random.normal(keys[2], jax.eval_shape(forward, x, kernel).shape)
+        programs = {
+            'forward': jax.jit(lambda x, k, g: jax.vjp(forward, x, k)[0]),
+            'input gradient': jax.jit(lambda x, k, g: jax.vjp(forward, x, k)[1](g)[0]),
+            'kernel gradient': jax.jit(lambda x, k, g: jax.vjp(forward, x, k)[1](g)[1]),
+        }
+        return {name: lambda run=run: run(x, kernel, grad) for name, run in programs.items()}, grad
+
+    def lax_conv(x, kernel, strides, padding):
+        numbers = ('NHWC', 'HWIO', 'NHWC')
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=numbers)
+
+    ours, y = convolutions(ops.conv)
+    theirs, _ = convolutions(lax_conv)
+    for name in ours:
+        if channels > 3 or name != 'input gradient':  # images need no gradient
+            yield name, 2 * y.size * width * width * channels, ours[name], theirs[name]
+
+    def pooling(pool):
+        run = jax.jit(lambda y: jax.grad(lambda y: jnp.sum(pool(y) ** 2))(y))
+        return lambda: run(y)
+
+    flax_pool = pooling(lambda y: nn.max_pool(y, (2, 2), (2, 2)))
+    yield 'max pool and gradient', None, pooling(ops.max_pool), flax_pool
+
+
+def ceilings(rounds):
+    """Returns GFLOP/s of a matrix product and GB/s read and written of a sum."""
+    matrix, vector = jnp.ones((1024, 1024)), jnp.ones(2**24)
+    product, add = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1)
+    seconds = alternate({'p': lambda: product(matrix), 'a': lambda: add(vector)}, rounds)
+    return {
+        'matrix_product_gflops': round(2 * 1024**3 / np.median(seconds['p']) / 1e9, 1),
+        'copy_gb_per_second': round(2 * vector.nbytes / np.median(seconds['a']) / 1e9, 1),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--out', type=Path, default=RESULTS, help='JSON lines')
+    parser.add_argument('--batch_sizes', default='32,128,512')
+    parser.add_argument('--layers', default=','.join(LAYERS))
+    parser.add_argument('--rounds', type=int, default=9)
+    args = parser.parse_args()
+    startup.prepare()
+    with args.out.open('w') as file:
+        for batch_size in map(int, args.batch_sizes.split(',')):
+            for layer in args.layers.split(','):
+                limits = ceilings(args.rounds)  # again each time: the machine is shared
+                for name, flop, ours, theirs in operations(layer, batch_size):
+                    seconds = alternate({'ours': ours, 'lax': theirs}, args.rounds)
+                    ratios = np.divide(seconds['lax'], seconds['ours'])
+                    record = {
+                        'benchmark': 'operations',
+                        'layer': layer,
+                        'batch_size': batch_size,
+                        'operation': name,
+                        'ms': round(1e3 * float(np.median(seconds['ours'])), 3),
+                        'lax_ms': round(1e3 * float(np.median(seconds['lax'])), 3),
+                        'ratio_to_lax': np.round(np.percentile(ratios, [25, 50, 75]), 3).tolist(),
+                        'gflops': flop and round(flop / np.median(seconds['ours']) / 1e9, 1),
+                        **limits,
+                        'jax': jax.__version__,
+                    }
+                    file.write(json.dumps(record) + '\n')
+                    file.flush()
+                    print(record, flush=True)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,69 @@
+"""Ratios, never times: of rounds that alternate in one process."""
+
+import time
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from neptune_jax import models, steps
+from neptune_jax.state import TrainState
+
+pytestmark = pytest.mark.usefixtures('standard_promotion')
+ROUNDS, BATCH = 9, 128
+
+
+class PlainCNN3(nn.Module):
+    """configs/cnn3.py's network as Flax's own example would write it."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for features in (32, 64, 128):
+            x = nn.relu(nn.Conv(features, (3, 3))(x))
+            x = nn.max_pool(x, (2, 2), (2, 2))
+        return nn.Dense(10)(x.reshape(x.shape[0], -1))
+
+
+class Training:
+    def __init__(self, model):
+        images = jax.random.normal(jax.random.key(0), (BATCH, 28, 28, 1))
+        optimizer, traces = optax.adam(1e-3), []
+        params = model.init(jax.random.key(1), images)['params']
+        self.state = TrainState(np.int32(0), params, {}, optimizer.init(params), {})
+        self.batch = jax.device_put(
+            {'image': images, 'label': np.arange(BATCH, dtype=np.int32) % 10}
+        )
+        self.traces = traces
+
+        def step(state, batch):
+            traces.append(step)
+            return steps.train_step(
+                state, batch, model=model, optimizer=optimizer, loss=steps.cross_entropy
+            )
+
+        self._step = jax.jit(step)
+
+    def seconds(self, number):
+        began = time.perf_counter()
+        for _ in range(number):
+            self.state, metrics = self._step(self.state, self.batch)
+        jax.block_until_ready(self.state)
+        self.loss = float(metrics['loss'])
+        return time.perf_counter() - began
+
+
+def test_a_training_step_is_faster_than_plain_flax():
+    config = ConfigDict({'name': 'cnn', 'features': (32, 64, 128), 'activation': 'relu'})
+    ours, theirs = Training(models.create_model(config, 10)), Training(PlainCNN3())
+    theirs.state = theirs.state.replace(params=ours.state.params)  # the same names and shapes
+    ours.seconds(1), theirs.seconds(1)
+    np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-5)
+    ratios = [theirs.seconds(2) / ours.seconds(2) for _ in range(ROUNDS)]
+    low, middle, high = np.percentile(ratios, [25, 50, 75])
+    assert len(ours.traces) == len(theirs.traces) == 1
+    if high - low > 0.4 * middle:
+        pytest.skip(f'too noisy a machine: half of the ratios are from {low:.2f} to {high:.2f}')
+    assert middle > 1.3, f'only {middle:.2f} times plain Flax'
