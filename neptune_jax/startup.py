@@ -27,7 +27,7 @@ def prepare():
 
 def _keep_compiled_programs():
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'neptune_jax/xla')
-    # A program for one processor may hold instructions that another, which shares the folder, lacks.
+    # A program may hold instructions that the processor of another host, which shares it, lacks.
     instructions = re.search('^flags.*$', _cpuinfo(), re.MULTILINE)
     digest = hashlib.sha256(instructions[0].encode() if instructions else b'').hexdigest()
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache / digest[:8]))
