@@ -82,8 +82,9 @@ def _conv(x, kernel, strides, padding, in_loop):
 def _conv_forward(x, kernel, strides, padding, in_loop):
     height, width, channels, features = kernel.shape
     if height * width * channels <= _FEW_PRODUCTS:
-        shifted = _shifted(x.astype(jnp.float32), kernel.shape, strides, padding)
-        weights = kernel.astype(jnp.float32).reshape(-1, channels, 1, 1, 1, features)
+        exact = _sum_type(x.dtype)
+        shifted = _shifted(x.astype(exact), kernel.shape, strides, padding)
+        weights = kernel.astype(exact).reshape(-1, channels, 1, 1, 1, features)
         y = sum(
             pixels[..., channel, None] * weights[tap, channel]
             for tap, pixels in enumerate(shifted)
@@ -124,11 +125,12 @@ def _input_gradient(x, kernel, grad, strides, padding, in_loop):
     # One matrix product gives what each output pixel owes each input pixel under the kernel.
     owed = grad @ kernel.reshape(-1, kernel.shape[-1]).T
     owed = lax.optimization_barrier(owed.reshape(*grad.shape[:3], *size, channels))
+    owed = owed.astype(_sum_type(x.dtype))
     rows, columns = strides
     total = sum(
         lax.pad(
-            owed[:, :, :, i, j].astype(jnp.float32),
-            jnp.zeros((), jnp.float32),
+            owed[:, :, :, i, j],
+            jnp.zeros((), owed.dtype),
             (
                 (0, 0, 0),
                 (i - padding[0][0], after[0] - i, rows - 1),
@@ -153,7 +155,7 @@ def _kernel_gradient(x, kernel, grad, strides, padding, in_loop):
             return _lax_conv(x[start : start + size], kernel, strides, padding)
 
         (found,) = jax.linear_transpose(forward, kernel)(grad[start : start + size])
-        return found.astype(jnp.float32)
+        return found.astype(_sum_type(kernel.dtype))
 
     return sum(part(start) for start in range(0, len(x), size)).astype(kernel.dtype)
 
@@ -167,6 +169,10 @@ def _shifted(x, kernel_shape, strides, padding):
         x[:, i : x.shape[1] - height + i + 1 : rows, j : x.shape[2] - width + j + 1 : columns]
         for i, j in itertools.product(range(height), range(width))
     ]
+
+
+def _sum_type(dtype):
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def _lax_conv(x, kernel, strides, padding):

@@ -215,9 +215,8 @@ class Torch(Contestant):
         self.cross_entropy = nn.CrossEntropyLoss()
         self.model = torch.compile(model) if self.compiled else model
         with torch.no_grad():
-            loss = self.cross_entropy(
-                self._logits(self.images[:EVAL_BATCH]), self.labels[:EVAL_BATCH]
-            )
+            logits = self._logits(self.images[:EVAL_BATCH]).float()
+            loss = self.cross_entropy(logits, self.labels[:EVAL_BATCH])
         self.loss = float(loss)
 
     def _copy_params(self, torch, model, channels, side):

@@ -89,6 +89,7 @@ class CNN(nn.Module):
         """
         activation = ACTIVATIONS[self.activation]
         kernel_init = INITIALIZERS[self.kernel_init]
+        dtype = None if self.dtype == 'float32' else self.dtype  # None: as images and parameters
 
         x = images
         for features in self.features:
@@ -103,14 +104,14 @@ class CNN(nn.Module):
                 kernel_init=kernel_init,
                 use_bias=not normalize,  # batch normalisation would take it away again
                 conv_general_dilated=ops.conv,
-                dtype=self.dtype,
+                dtype=dtype,
             )(x)
             if normalize:
                 x = nn.BatchNorm(
                     use_running_average=not train,
                     momentum=0.9,
                     axis_name=self.batch_norm_axis,
-                    dtype=self.dtype,
+                    dtype=dtype,
                 )(x)
             if self.activation in RISING:
                 x = activation(ops.max_pool(x))
@@ -121,11 +122,12 @@ class CNN(nn.Module):
         x = x.reshape(x.shape[0], -1)
         drop = partial(ops.dropout, rate=self.dropout if train else 0, keys=keys)
         for layer, width in enumerate(self.hidden):
-            dense = nn.Dense(width, kernel_init=kernel_init, dtype=self.dtype)
+            dense = nn.Dense(width, kernel_init=kernel_init, dtype=dtype)
             x = activation(dense(drop(x, layer=layer)))
         x = drop(x, layer=len(self.hidden))
-        dense = nn.Dense(self.num_classes, kernel_init=kernel_init, dtype=self.dtype)
-        return dense(x).astype(jnp.float32)
+        dense = nn.Dense(self.num_classes, kernel_init=kernel_init, dtype=dtype)
+        logits = dense(x)
+        return logits if dtype is None else logits.astype(jnp.float32)
 
 
 def _too_small(images):

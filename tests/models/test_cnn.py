@@ -120,3 +120,21 @@ def test_batch_normalisation_and_dropout_are_there_in_training_alone():
         updated['batch_stats']['BatchNorm_0']['mean'], 0.1 * x.mean(axis=(0, 1, 2)), rtol=1e-4
     )
     np.testing.assert_array_equal(model.apply(variables, images), model.apply(variables, images))
+
+
+@pytest.mark.usefixtures('standard_promotion')  # Flax's batch normalisation needs it
+def test_bfloat16_layers_have_float32_parameters_statistics_and_logits():
+    fields = {'num_classes': 3, 'features': (8,), 'hidden': (8,), 'norm': 'batch'}
+    images = jax.random.normal(jax.random.key(1), (16, 8, 8, 1))
+    exact = CNN(**fields)
+    variables = exact.init(jax.random.key(0), images)
+    model = CNN(**fields, dtype='bfloat16')
+
+    def apply(model):
+        return model.apply(variables, images, train=True, mutable=['batch_stats'])
+
+    (logits, updated), (expected, _) = apply(model), apply(exact)
+    leaves = jax.tree.leaves((model.init(jax.random.key(0), images), updated, logits))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype('float32')}
+    assert (logits != expected).any()
+    np.testing.assert_allclose(logits, expected, atol=0.1)
