@@ -8,7 +8,6 @@ are imported where they are used: an interpreter needs those of its own contesta
 
 import json
 import os
-import resource
 import sys
 import time
 
@@ -335,11 +334,7 @@ def main():
         command, *args = line.split()
         began = time.perf_counter()
         result = getattr(contestant, command)(*map(int, args))
-        answer(
-            seconds=time.perf_counter() - began,
-            result=result,
-            peak_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        )
+        answer(seconds=time.perf_counter() - began, result=result)
 
 
 if __name__ == '__main__':

@@ -136,7 +136,6 @@ def compare(network, batch_size, names, folder, args):
                 'cold': round(cold[name], 2),
                 'cached': round(processes[name].seconds_to_first_step, 2),
             },
-            'peak_mib': processes[name].last['peak_mib'],
             'initial_loss': round(losses[name], 4),
             'test_accuracy': accuracies[name],
             'steps': (args.rounds + 1) * args.steps + 1,
@@ -167,10 +166,8 @@ def report(path):
     from matplotlib.figure import Figure
 
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    print(
-        '| network | batch | contestant | images/s | against Flax | evaluation | first step | MiB |'
-    )
-    print('|---|---:|---|---:|---:|---:|---:|---:|')
+    print('| network | batch | contestant | images/s | against Flax | evaluation | first step |')
+    print('|---|---:|---|---:|---:|---:|---:|')
     for record in records:
         low, middle, high = record['ratio_to_flax']
         first = record['first_step_seconds']
@@ -178,7 +175,7 @@ def report(path):
             f'| {record["network"]} | {record["batch_size"]} | {record["contestant"]} '
             f'| {np.median(record["train_images_per_second"]):,.0f} '
             f'| {middle:.2f} ({low:.2f}-{high:.2f}) | {record["evaluation_ratio_to_flax"][1]:.2f} '
-            f'| {first["cold"]:.1f} s, {first["cached"]:.1f} s | {record["peak_mib"]:,} |'
+            f'| {first["cold"]:.1f} s, {first["cached"]:.1f} s |'
         )
     groups = sorted({(record['network'], record['batch_size']) for record in records})
     figure = Figure(figsize=(4 * len(groups), 3.5), layout='constrained')
