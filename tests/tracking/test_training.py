@@ -190,7 +190,7 @@ def wait_for_points(record):
 
 
 def test_a_server_that_comes_late_or_comes_back_gets_it_all(
-    tracked_config, tmp_path, monkeypatch, capsys, at_step, expected_series
+    tracked_config, tmp_path, monkeypatch, capsys, at_step
 ):
     record = tmp_path / 'record.json'
     with contextlib.ExitStack() as servers:
