@@ -32,15 +32,12 @@ def tracked(config, workdir, notice):
         yield
         return
     log = workdir / 'sync/neptune.log'
-    log.parent.mkdir(exist_ok=True)
-    with log.open('a') as file:
-        process = subprocess.Popen(
-            [sys.executable, '-m', 'neptune_jax.sync', str(workdir), '--follow'],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,  # Ctrl-C is for this process alone
-        )
+    try:
+        process = _start(workdir, log)
+    except OSError as error:
+        display.line(f'neptune  offline ({error}); to send the records: {sync.command(workdir)}')
+        yield
+        return
     display.line(f'neptune  online, by process {process.pid}; its words are in {log}')
     try:
         yield
@@ -54,6 +51,18 @@ def tracked(config, workdir, notice):
     _finish(process, log, config.final_wait_seconds, notice)
 
 
+def _start(workdir, log):
+    log.parent.mkdir(exist_ok=True)
+    with log.open('a') as file:
+        return subprocess.Popen(
+            [sys.executable, '-m', 'neptune_jax.sync', str(workdir), '--follow'],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,  # Ctrl-C is for this process alone
+        )
+
+
 def _finish(process, log, seconds, notice):
     """Waits for the process and says how far it came; ends it where it takes too long."""
     try:
@@ -62,7 +71,9 @@ def _finish(process, log, seconds, notice):
     except (subprocess.TimeoutExpired, Preempted):
         process.kill()
         status = process.wait()
-    words = log.read_text(errors='replace').splitlines()
+    words = []
+    with contextlib.suppress(OSError):
+        words = log.read_text(errors='replace').splitlines()
     if status in (0, 2) and words:
         display.line(f'neptune  {words[-1]}')
     else:

@@ -257,6 +257,16 @@ def test_what_the_config_asks_for_is_kept_and_sent_and_nothing_else(
     assert (sent.attributes['sys/name'], sent.attributes['sys/tags']) == ('first', ['a'])
 
 
+def test_where_no_process_can_be_started_the_run_goes_on(
+    tracked_config, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv('NEPTUNE_API_TOKEN', token('http://127.0.0.1:9'))
+    monkeypatch.setattr(sys, 'executable', str(tmp_path / 'no_python'))
+    train.train_and_evaluate(tracked_config, tmp_path / 'run')
+    assert 'neptune  offline ([Errno 2]' in capsys.readouterr().out
+    assert runs.read_summary(tmp_path / 'run')['status'] == 'finished'
+
+
 def test_a_preempted_run_does_not_wait(tracked_config, tmp_path, monkeypatch, capsys, at_step):
     with server.serve(everything='silence') as tracker:
         monkeypatch.setenv('NEPTUNE_API_TOKEN', tracker.token)
