@@ -49,7 +49,7 @@ def assert_close(found, expected, dtype):
 
 @pytest.mark.parametrize('in_loop', [False, True], ids=['plain', 'in a loop'])
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-@settings(deadline=None, max_examples=6, derandomize=True, phases=[Phase.generate])
+@settings(deadline=None, max_examples=4, derandomize=True, phases=[Phase.generate])
 @given(data=st.data())
 def test_convolution_equals_lax_in_value_and_gradients(data, dtype, in_loop):
     kernel_shape = (
