@@ -28,7 +28,7 @@ class Notice:
             signal.signal(each, signal.SIG_DFL)
         self._signal = signal.Signals(number)
         self.noticed.set()
-        if self._raises:
+        if self._raises and not _in_destructor(frame):
             self._raise()
 
     def _raise(self):
@@ -95,6 +95,13 @@ def watch():
         sender.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _in_destructor(frame):
+    """Whether a frame is below a `__del__`, out of which no exception comes: `check` is next."""
+    while frame and frame.f_code.co_name != '__del__':
+        frame = frame.f_back
+    return frame is not None
 
 
 # A signal that means nothing, by which a system call of the main thread is interrupted.

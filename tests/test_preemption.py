@@ -76,3 +76,18 @@ def test_a_section_that_is_entered_after_the_signal_is_left_before_it_begins():
         with pytest.raises(errors.Preempted, match='SIGTERM'), notice.allowed():
             raise AssertionError('it was entered')
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_in_a_destructor_which_lets_no_exception_out_is_noticed_after_it():
+    class Resource:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+            closed.append(self)
+
+    closed = []
+    with preemption.watch() as notice:
+        with notice.allowed():
+            Resource()
+        assert closed
+        with pytest.raises(errors.Preempted, match='SIGTERM'):
+            notice.check(1)
