@@ -30,9 +30,9 @@ def copied(path):
             _copies.pop()
 
 
-def line(text):
-    """Prints a line; above the bar where there is one."""
-    for console in (_console, *_copies):
+def line(text, beside_bar=True):
+    """Prints a line; above the bar where there is one, or then not at all."""
+    for console in (_console, *_copies) if beside_bar or not _console.is_terminal else _copies:
         console.print(text, soft_wrap=True, markup=False)
 
 
@@ -138,12 +138,7 @@ class Progress:
         )
         self._bars.update(self._task, values=text)
         left = (self._total - step) / steps_per_second
-        for console in _copies if _console.is_terminal else (_console, *_copies):
-            console.print(
-                f'step {step:>6,}/{self._total:,}  {text}  {left:,.0f} s left',
-                soft_wrap=True,
-                markup=False,
-            )
+        line(f'step {step:>6,}/{self._total:,}  {text}  {left:,.0f} s left', beside_bar=False)
 
     def validated(self, step, values, is_best):
         """Shows the metrics of the validation split after `step`."""

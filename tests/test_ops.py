@@ -8,6 +8,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from experiments.benchmarks.operations import LAYERS
 from neptune_jax import ops
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -70,19 +71,6 @@ def test_convolution_equals_lax_in_value_and_gradients(data, dtype, in_loop):
         found = value_and_gradients(ops.conv, *args)
     expected = value_and_gradients(lax_conv, *(a.astype(jnp.float32) for a in args[:2]), *args[2:])
     assert_close(found, expected, dtype)
-
-
-# What each layer of the networks is: size, channels, features, kernel, stride, padding.
-LAYERS = {
-    'cnn3 1': (28, 1, 32, 3, 1, 'SAME'),
-    'cnn3 2': (14, 32, 64, 3, 1, 'SAME'),
-    'cnn3 3': (7, 64, 128, 3, 1, 'SAME'),
-    'simple_net 1': (28, 1, 6, 5, 1, 'VALID'),
-    'simple_net 2': (12, 6, 16, 5, 1, 'VALID'),
-    'ResNet-20 1': (32, 3, 16, 3, 1, 'SAME'),
-    'ResNet-20 2': (32, 16, 32, 3, 2, 'SAME'),
-    'ResNet-20 3': (8, 64, 64, 3, 1, 'SAME'),
-}
 
 
 @pytest.mark.parametrize('layer', LAYERS)

@@ -18,7 +18,7 @@ import jax
 
 from configs import cnn
 from experiments.benchmarks.data import Training
-from neptune_jax import checkpoints, runs
+from neptune_jax import checkpoints
 from neptune_jax.state import count_params
 
 RESULTS = Path(__file__).parent / 'results/checkpoints.jsonl'
@@ -49,8 +49,6 @@ def measure(data_dir, rounds, steps):
         latest = Path(folder, f'checkpoints/{rounds}')
         size = sum(path.stat().st_size for path in latest.rglob('*') if path.is_file())
     costs = [with_it - without for with_it, without in zip(*seconds.values(), strict=True)]
-    environment = runs.environment(training.experiment.devices, {})
-    del environment['command']  # it has paths of the machine
     return {
         'benchmark': 'checkpoints',
         'rounds': rounds,
@@ -61,7 +59,7 @@ def measure(data_dir, rounds, steps):
         'share_of_a_minute': round(statistics.median(costs) / 60, 5),
         'checkpoint_bytes': size,
         'bytes_beyond_three_copies': size - 3 * 4 * count_params(training.state.params),
-        'environment': environment,
+        'environment': training.environment(),
     }
 
 

@@ -52,6 +52,12 @@ class Training:
         """Returns the loss before the last step."""
         return float(self._metrics['loss'])
 
+    def environment(self):
+        """Returns versions and hardware, for a record of results."""
+        environment = runs.environment(self.experiment.devices, {})
+        del environment['command']  # it has paths of the machine
+        return environment
+
     def images_per_second(self, steps):
         """Returns how fast so many steps are, taken to their end."""
         began = time.perf_counter()
@@ -75,8 +81,6 @@ def throughput(data_dir, rounds, steps):
             if number:  # the first round warms up
                 speeds[mode].append(speed)
     for mode, training in trainings.items():
-        environment = runs.environment(training.experiment.devices, {})
-        del environment['command']  # it has paths of the machine
         ratios = [own / base for own, base in zip(speeds[mode], speeds['device'], strict=True)]
         yield {
             'benchmark': 'throughput',
@@ -85,7 +89,7 @@ def throughput(data_dir, rounds, steps):
             'steps_a_round': steps,
             'images_per_second': [round(speed, 1) for speed in speeds[mode]],
             'median_ratio_to_device': round(statistics.median(ratios), 4),
-            'environment': environment,
+            'environment': training.environment(),
         }
 
 

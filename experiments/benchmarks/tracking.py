@@ -68,8 +68,6 @@ def measure(data_dir, rounds, steps, every):
         process.send_signal(signal.SIGCONT)
         cost = _cost_of_a_row(folder)
     ratios = [off / on for on, off in zip(*seconds.values(), strict=True)]
-    environment = runs.environment(training.experiment.devices, {})
-    del environment['command']  # it has paths of the machine
     return {
         'benchmark': 'tracking',
         'rounds': rounds,
@@ -80,7 +78,7 @@ def measure(data_dir, rounds, steps, every):
         'median_ratio_of_throughput': round(statistics.median(ratios), 4),
         'quartiles': [round(value, 4) for value in statistics.quantiles(ratios)[::2]],
         'microseconds_a_row': cost,
-        'environment': environment,
+        'environment': training.environment(),
     }
 
 

@@ -253,11 +253,7 @@ def test_silence_stops_the_client_until_it_ends(client):
     assert list(tracker.runs) == ['a run']
 
 
-def test_a_fault_in_mid_run_delays_what_is_sent(client):
-    with server.serve() as tracker:
-        process = client(
-            tracker.token,
-            """
+TWO_VALUES = """
 run = init_run()
 run['config/steps'] = 1
 run.wait()
@@ -265,8 +261,12 @@ ask('now')
 run['config/steps'] = 2
 run.wait()
 run.stop()
-""",
-        )
+"""
+
+
+def test_a_fault_in_mid_run_delays_what_is_sent(client):
+    with server.serve() as tracker:
+        process = client(tracker.token, TWO_VALUES)
         asked(process)
         tracker.set_faults(executeOperations=503)
         before = tracker.requests['executeOperations']
@@ -314,18 +314,7 @@ run.stop()
 def test_a_frozen_server_answers_when_it_thaws(client, tmp_path):
     record = tmp_path / 'record.json'
     with server.start(record) as tracker:
-        process = client(
-            tracker.token,
-            """
-run = init_run()
-run['config/steps'] = 1
-run.wait()
-ask('now')
-run['config/steps'] = 2
-run.wait()
-run.stop()
-""",
-        )
+        process = client(tracker.token, TWO_VALUES)
         asked(process)
         tracker.send_signal(signal.SIGSTOP)
         tell(process)
