@@ -313,23 +313,23 @@ def loads(text):
 
 def dumps(value, indent=None):
     """Returns a value as JSON. That has no NaN: it is a string here, as the infinities are."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(item) for item in value]
-        if hasattr(value, 'tolist'):  # arrays and scalars of NumPy and JAX
-            return plain(value.tolist())
-        if isinstance(value, float) and not math.isfinite(value):
-            return 'NaN' if math.isnan(value) else 'Infinity' if value > 0 else '-Infinity'
-        return value
-
     encode = _encoder(indent).encode
     try:
         return encode(value)  # nearly always: a row is to cost little
     except (TypeError, ValueError):
-        return encode(plain(value))
+        return encode(_plain(value))
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, 'tolist'):  # arrays and scalars of NumPy and JAX
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return 'NaN' if math.isnan(value) else 'Infinity' if value > 0 else '-Infinity'
+    return value
 
 
 @functools.cache
