@@ -4,8 +4,9 @@ import inspect
 
 from neptune_jax.errors import UserError, choose
 from neptune_jax.models.cnn import CNN
+from neptune_jax.models.resnet import ResNet
 
-MODELS = {'cnn': CNN}
+MODELS = {'cnn': CNN, 'resnet': ResNet}
 
 
 def create_model(config, num_classes, batch_norm_axis=None):

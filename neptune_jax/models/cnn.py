@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from neptune_jax import ops
 from neptune_jax.errors import UserError, choose
+from neptune_jax.models.layers import DTYPES, batch_norm
 
 ACTIVATIONS = {
     'relu': nn.relu,
@@ -73,7 +74,7 @@ class CNN(nn.Module):
         if self.kernel_size < 1:
             raise UserError(f'model.kernel_size={self.kernel_size} must be at least 1')
         choose({'none': None, 'batch': None}, self.norm, 'model.norm')
-        choose({'float32': None, 'bfloat16': None}, self.dtype, 'model.dtype')
+        choose(DTYPES, self.dtype, 'model.dtype')
         if not 0 <= self.dropout < 1:
             raise UserError(f'model.dropout={self.dropout} must be at least 0 and below 1')
         super().__post_init__()
@@ -89,7 +90,7 @@ class CNN(nn.Module):
         """
         activation = ACTIVATIONS[self.activation]
         kernel_init = INITIALIZERS[self.kernel_init]
-        dtype = None if self.dtype == 'float32' else self.dtype  # None: as images and parameters
+        dtype = DTYPES[self.dtype]
 
         x = images
         for features in self.features:
@@ -107,12 +108,7 @@ class CNN(nn.Module):
                 dtype=dtype,
             )(x)
             if normalize:
-                x = nn.BatchNorm(
-                    use_running_average=not train,
-                    momentum=0.9,
-                    axis_name=self.batch_norm_axis,
-                    dtype=dtype,
-                )(x)
+                x = batch_norm(train, self.batch_norm_axis, dtype)(x)
             if self.activation in RISING:
                 x = activation(ops.max_pool(x))
             else:

@@ -80,7 +80,7 @@ def test_an_image_too_small_for_the_pools_is_refused(padding):
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        ({'name': 'resnet'}, r"model.name='resnet' is unknown; choose one of: cnn"),
+        ({'name': 'lenet'}, r"model.name='lenet' is unknown; choose one of: cnn, resnet"),
         ({'norm': 'layer'}, r"model.norm='layer' is unknown; choose one of: none, batch"),
         ({'dropout': 1.0}, r'model.dropout=1.0 must be at least 0 and below 1'),
         (

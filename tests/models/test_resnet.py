@@ -1,0 +1,77 @@
+import jax
+import numpy as np
+import pytest
+
+from configs import resnet20
+from neptune_jax import models
+from neptune_jax.errors import UserError
+from neptune_jax.models.resnet import ResNet
+from neptune_jax.state import count_params
+
+RNG = np.random.default_rng(0)
+
+
+# He et al. (2015), table 6, in millions: 0.27, 0.46, 0.66, 0.85 and 1.7.
+@pytest.mark.parametrize(
+    ('depth', 'millions'), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)]
+)
+def test_networks_have_the_parameters_of_the_paper(depth, millions):
+    config = resnet20.get_config()
+    config.model.depth = depth
+    model, images = models.create_model(config.model, 10), np.zeros((1, 32, 32, 3), np.float32)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), images))['params']
+    np.testing.assert_allclose(count_params(params) / 1e6, millions, atol=0.05 * millions)
+
+
+def convolution(x, kernel, stride):
+    """3x3, padded by one zero, in NumPy."""
+    windows = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(windows, (3, 3), axis=(1, 2))
+    return np.einsum('nyxchw,hwcf->nyxf', windows[:, ::stride, ::stride], kernel)
+
+
+@pytest.mark.parametrize('shape', [(8, 8, 1), (7, 10, 3)])
+def test_forward_pass_by_hand(shape):
+    model, images = ResNet(3, depth=8, width=2), RNG.normal(size=(4, *shape)).astype(np.float32)
+    variables = model.init(jax.random.key(0), images)
+    # Statistics and biases start at 0 and 1; give them values that show.
+    variables = jax.tree.map(
+        lambda leaf: leaf + np.float32(RNG.uniform(0, 0.5, leaf.shape) * (leaf.ndim == 1)),
+        variables,
+    )
+    logits = model.apply(variables, images)
+
+    params, stats = jax.tree.map(np.float64, (variables['params'], variables['batch_stats']))
+    layers = iter(range(7))
+
+    def normalized(x, stride=1):
+        number = next(layers)
+        x = convolution(x, params[f'Conv_{number}']['kernel'], stride)
+        mean, var = (stats[f'BatchNorm_{number}'][name] for name in ('mean', 'var'))
+        scale, bias = (params[f'BatchNorm_{number}'][name] for name in ('scale', 'bias'))
+        return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+
+    x = np.maximum(normalized(images.astype(np.float64)), 0)
+    for stride in (1, 2, 2):
+        y = normalized(np.maximum(normalized(x, stride), 0))
+        shortcut = np.zeros(y.shape)
+        shortcut[..., : x.shape[-1]] = x[:, ::stride, ::stride]
+        x = np.maximum(y + shortcut, 0)
+    expected = x.mean(axis=(1, 2)) @ params['Dense_0']['kernel'] + params['Dense_0']['bias']
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'depth': 18}, r'model.depth=18 must be 8, 14, 20, 26, 32, ...: 6n \+ 2'),
+        ({'width': 0}, 'model.width=0 must be at least 1'),
+        (
+            {'dtype': 'float16'},
+            "model.dtype='float16' is unknown; choose one of: float32, bfloat16",
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        ResNet(10, **fields)
