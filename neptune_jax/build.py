@@ -78,7 +78,9 @@ def create(config):
 
     schedule = optim.create_schedule(config.optim, total_steps, in_steps)
     optimizer = optim.create_optimizer(config.optim, schedule)
-    abstract_state = jax.eval_shape(lambda: _create_state(config, model, optimizer, data))
+    ema = config.optim.ema_decay > 0
+    initial = partial(state.initial, model, optimizer, data.image_shape, ema=ema)
+    abstract_state = jax.eval_shape(initial, jax.random.key(config.seed))
     seconds = lengths.in_seconds(config.checkpoint.every)
     return Experiment(
         config=config,
@@ -201,8 +203,12 @@ def _create_augment(config, devices, image_shape):
 
 def init_state(experiment):
     """Returns the TrainState before the first step, replicated over the devices."""
-    initial = _create_state(
-        experiment.config, experiment.model, experiment.optimizer, experiment.dataset
+    initial = state.create(
+        experiment.model,
+        experiment.optimizer,
+        experiment.dataset.image_shape,
+        experiment.config.seed,
+        ema=bool(experiment.abstract_state.ema),
     )
     if experiment.weights:
         arrays = {'params': initial.params, 'batch_stats': initial.batch_stats}
@@ -214,11 +220,6 @@ def init_state(experiment):
             ema=arrays['params'] if initial.ema else {},
         )
     return experiment.devices.replicate(initial)
-
-
-def _create_state(config, model, optimizer, data):
-    ema = config.optim.ema_decay > 0
-    return state.create(model, optimizer, data.image_shape, config.seed, ema)
 
 
 def create_feed(experiment):
