@@ -2,15 +2,18 @@
 
     python -m experiments.benchmarks.training
     python -m experiments.benchmarks.training --networks=cnn3 --batch_sizes=128 --rounds=7
+    python -m experiments.benchmarks.training --networks=cnn3 --batch_sizes=128 --until=0.9
     python -m experiments.benchmarks.training --report
 
-Each contestant (contestants.py) is a process that starts from the same parameters and takes the
-same batches of Fashion-MNIST. They take turns, some steps each a round; a ratio is of two
-contestants in one round. `--python=torch=PATH` names another interpreter for the contestants whose
-name begins with `torch`; requirements-bench.txt lists what they need.
+Each contestant (contestants/) is a process that starts from the same parameters and takes the same
+batches of Fashion-MNIST. They take turns, some steps each a round, without augmentation and then
+with it; a ratio is of two contestants in one round. With `--until` they take turns until each has
+reached that test accuracy. `--python=torch=PATH` names another interpreter for the contestants
+whose name begins with `torch`; requirements-bench.txt lists what they need.
 """
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -26,6 +29,7 @@ from experiments.benchmarks import contestants
 HERE = Path(__file__).parent
 RESULTS = HERE / 'results/training.jsonl'
 BASE = 'flax'
+TEST_IMAGES = 2000  # that are classified in a round
 
 
 class Process:
@@ -38,10 +42,11 @@ class Process:
         environ = os.environ | {
             'JAX_COMPILATION_CACHE_DIR': f'{folder}/cache/{name.replace(" ", "_")}',
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
+            'KERAS_BACKEND': 'jax',
             'TORCHINDUCTOR_CACHE_DIR': f'{folder}/cache/{name.replace(" ", "_")}',
             'PYTHONPATH': str(HERE.parents[1]),
         }
-        command = [interpreter, contestants.__file__, name, network, str(batch_size), folder]
+        command = [interpreter, '-m', contestants.__name__, name, network, str(batch_size), folder]
         began = time.perf_counter()
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
@@ -49,8 +54,8 @@ class Process:
         self.initial_loss = self._answer()['initial_loss']
         self.seconds_to_first_step = time.perf_counter() - began
 
-    def ask(self, command):
-        self._process.stdin.write(command + '\n')
+    def ask(self, *command):
+        self._process.stdin.write(' '.join(map(str, command)) + '\n')
         self._process.stdin.flush()
         return self._answer()
 
@@ -69,12 +74,11 @@ def prepare(folder, network, data_dir):
     import jax
     from flax.traverse_util import flatten_dict
 
-    from configs import cnn3, simple_net
     from neptune_jax import models
     from neptune_jax.data import dataset
     from neptune_jax.state import count_params
 
-    config = {'cnn3': cnn3, 'simple_net': simple_net}[network].get_config()
+    config = importlib.import_module(f'configs.{network}').get_config()
     config.data.update(dir=data_dir, standardize='fashion_mnist')
     data = dataset.load(config.data)
     images = data.standardizer(np.asarray(data.images, np.float32) / 255)
@@ -92,55 +96,100 @@ def prepare(folder, network, data_dir):
     return count_params(params)
 
 
-def compare(network, batch_size, names, folder, args):
-    """Yields a record for each contestant, all of them measured in alternation."""
+def start(network, batch_size, names, folder, args):
+    """Returns the processes by name, and for each how its start from an empty cache went."""
     cold, processes = {}, {}
     for name in names:
         process = Process(name, network, batch_size, folder, args.python)
         cold[name] = process.seconds_to_first_step
         process.end()
         processes[name] = Process(name, network, batch_size, folder, args.python)
-    losses = {name: process.initial_loss for name, process in processes.items()}
-    for name, loss in losses.items():
-        if abs(loss - losses[BASE]) > (0.02 if 'bfloat16' in name else 1e-3):
-            raise RuntimeError(f'{name} starts from a loss of {loss}, {BASE} of {losses[BASE]}')
-    train, evaluate = ({name: [] for name in names} for _ in range(2))
+    expected = processes[BASE].initial_loss
+    for name, process in processes.items():
+        apart = abs(process.initial_loss - expected)
+        if apart > (0.02 * expected if 'bfloat16' in name else 1e-3):
+            raise RuntimeError(f'{name} starts from {process.initial_loss}, {BASE} from {expected}')
+    return processes, cold
+
+
+def compare(network, batch_size, names, folder, args):
+    """Yields a record for each contestant, all of them measured in alternation."""
+    processes, cold = start(network, batch_size, names, folder, args)
+    measured = {name: {'plain': [], 'augmented': [], 'evaluation': []} for name in names}
+    accuracies = {}
     for number in range(args.rounds + 1):
         for name, process in processes.items():
-            trained = process.ask(f'train {args.steps}')
-            tested = process.ask('evaluate')
+            seconds = {}
+            for augmented, key in enumerate(('plain', 'augmented')):
+                process.ask('augment', augmented)
+                seconds[key] = process.ask('train', args.steps)['seconds']
+            tested = process.ask('evaluate', TEST_IMAGES)
+            seconds['evaluation'], accuracies[name] = tested['seconds'], tested['result']
             if number:  # the first round warms up
-                train[name].append(args.steps * batch_size / trained['seconds'])
-                evaluate[name].append(args.test_images / tested['seconds'])
-            processes[name].last = tested
-    accuracies = {name: process.last['result'] for name, process in processes.items()}
+                images = args.steps * batch_size
+                measured[name]['plain'].append(images / seconds['plain'])
+                measured[name]['augmented'].append(images / seconds['augmented'])
+                measured[name]['evaluation'].append(TEST_IMAGES / seconds['evaluation'])
+    memory = {name: process.ask('memory')['result'] for name, process in processes.items()}
     for process in processes.values():
         process.end()
     for name in names:
-        ratios = np.divide(train[name], train[BASE])
-        yield {
+        record = {
             'benchmark': 'training',
             'network': network,
             'batch_size': batch_size,
             'contestant': name,
             'device': 'cpu',
             'steps_a_round': args.steps,
-            'train_images_per_second': np.round(train[name], 1).tolist(),
-            'ratio_to_flax': np.round(np.percentile(ratios, [25, 50, 75]), 3).tolist(),
-            'evaluation_images_per_second': np.round(evaluate[name], 1).tolist(),
-            'evaluation_ratio_to_flax': np.round(
-                np.percentile(np.divide(evaluate[name], evaluate[BASE]), [25, 50, 75]), 3
-            ).tolist(),
-            'epoch_seconds': round(args.train_images / float(np.median(train[name])), 2),
+        }
+        for key, rates in measured[name].items():
+            ratios = np.divide(rates, measured[BASE][key])
+            record[key] = {
+                'images_per_second': np.round(rates, 1).tolist(),
+                'ratio_to_flax': np.round(np.percentile(ratios, [25, 50, 75]), 3).tolist(),
+            }
+        rate = np.median(measured[name]['plain'])
+        yield record | {
+            'epoch_seconds': round(args.train_images / float(rate), 2),
             'first_step_seconds': {
                 'cold': round(cold[name], 2),
                 'cached': round(processes[name].seconds_to_first_step, 2),
             },
-            'initial_loss': round(losses[name], 4),
+            'peak_memory_mib': round(memory[name]),
+            'initial_loss': round(processes[name].initial_loss, 4),
             'test_accuracy': accuracies[name],
-            'steps': (args.rounds + 1) * args.steps + 1,
             'accuracy_is_within_noise': abs(accuracies[name] - accuracies[BASE]) < 0.03,
+            'steps': 2 * (args.rounds + 1) * args.steps + 1,
         }
+
+
+def race(network, batch_size, names, folder, args):
+    """Yields a record for each contestant: its seconds of training until a test accuracy."""
+    processes, _ = start(network, batch_size, names, folder, args)
+    seconds, steps = dict.fromkeys(names, 0.0), dict.fromkeys(names, 1)
+    running = list(names)
+    while running:
+        for name in list(running):
+            seconds[name] += processes[name].ask('train', args.steps)['seconds']
+            steps[name] += args.steps
+            accuracy = processes[name].ask('evaluate', args.test_images)['result']
+            print(f'{name}: {accuracy:.4f} after {steps[name]} steps, {seconds[name]:.1f} s')
+            if accuracy >= args.until:
+                running.remove(name)
+                yield {
+                    'benchmark': 'time to accuracy',
+                    'network': network,
+                    'batch_size': batch_size,
+                    'contestant': name,
+                    'device': 'cpu',
+                    'goal': args.until,
+                    'steps_between_tests': args.steps,
+                    'steps': steps[name],
+                    'train_seconds': round(seconds[name], 2),
+                    'test_accuracy': accuracy,
+                }
+    for process in processes.values():
+        process.end()
 
 
 def environment(pythons):
@@ -162,31 +211,49 @@ def environment(pythons):
 
 
 def report(path):
-    """Prints the table of a file of results, as Markdown, and draws it into a PNG beside it."""
-    from matplotlib.figure import Figure
-
+    """Prints the tables of a file of results, as Markdown, and draws it into a PNG beside it."""
     records = [json.loads(line) for line in path.read_text().splitlines()]
-    print('| network | batch | contestant | images/s | against Flax | evaluation | first step |')
-    print('|---|---:|---|---:|---:|---:|---:|')
+    races = [record for record in records if record['benchmark'] == 'time to accuracy']
+    records = [record for record in records if record['benchmark'] == 'training']
+    columns = (
+        'network batch contestant images/s against~Flax augmented evaluation first~step memory'
+    )
+    print('|', ' | '.join(columns.split()).replace('~', ' '), '|')
+    print('|---|---:|---|' + '---:|' * 6)
     for record in records:
-        low, middle, high = record['ratio_to_flax']
+        low, middle, high = record['plain']['ratio_to_flax']
         first = record['first_step_seconds']
         print(
             f'| {record["network"]} | {record["batch_size"]} | {record["contestant"]} '
-            f'| {np.median(record["train_images_per_second"]):,.0f} '
-            f'| {middle:.2f} ({low:.2f}-{high:.2f}) | {record["evaluation_ratio_to_flax"][1]:.2f} '
-            f'| {first["cold"]:.1f} s, {first["cached"]:.1f} s |'
+            f'| {np.median(record["plain"]["images_per_second"]):,.0f} '
+            f'| {middle:.2f} ({low:.2f}-{high:.2f}) '
+            f'| {record["augmented"]["ratio_to_flax"][1]:.2f} '
+            f'| {record["evaluation"]["ratio_to_flax"][1]:.2f} '
+            f'| {first["cold"]:.1f} s, {first["cached"]:.1f} s '
+            f'| {record["peak_memory_mib"]:,} MiB |'
         )
-    groups = sorted({(record['network'], record['batch_size']) for record in records})
+    for record in races:
+        print(
+            f'| {record["network"]} | {record["batch_size"]} | {record["contestant"]} '
+            f'| {record["goal"]:.0%} after {record["steps"]:,} steps '
+            f'| {record["train_seconds"]:.0f} s |'
+        )
+    _draw(records, path.with_suffix('.png'))
+
+
+def _draw(records, path):
+    from matplotlib.figure import Figure
+
+    groups = list(dict.fromkeys((record['network'], record['batch_size']) for record in records))
     figure = Figure(figsize=(4 * len(groups), 3.5), layout='constrained')
     for axes, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
         own = [r for r in records if (r['network'], r['batch_size']) == group][::-1]
-        low, middle, high = np.array([record['ratio_to_flax'] for record in own]).T
+        low, middle, high = np.array([record['plain']['ratio_to_flax'] for record in own]).T
         names = [record['contestant'] for record in own]
         axes.barh(names, middle, xerr=[middle - low, high - middle], color='tab:blue', capsize=3)
         axes.axvline(1, color='black', linewidth=0.8)
         axes.set(title=f'{group[0]}, batch {group[1]}', xlabel='images/s against plain Flax')
-    figure.savefig(path.with_suffix('.png'), dpi=100)
+    figure.savefig(path, dpi=100)
 
 
 def main():
@@ -199,13 +266,14 @@ def main():
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--steps', type=int, default=20, help='that each takes a round')
     parser.add_argument('--python', action='append', default=[], help='NAME=INTERPRETER')
+    parser.add_argument('--until', type=float, help='a test accuracy; instead of rounds')
     parser.add_argument('--report', action='store_true', help='only show the results there are')
     args = parser.parse_args()
     if args.report:
         report(args.out)
         return
     args.python = dict(pair.split('=', 1) for pair in args.python)
-    names = args.contestants.split(',')
+    names, measure = args.contestants.split(','), race if args.until else compare
     sizes = [int(size) for size in args.batch_sizes.split(',')]
     for network in args.networks.split(','):
         with tempfile.TemporaryDirectory() as folder:
@@ -213,7 +281,7 @@ def main():
             with np.load(f'{folder}/data.npz') as data:
                 args.train_images, args.test_images = len(data['labels']), len(data['test_labels'])
             for batch_size in sizes:
-                for record in compare(network, batch_size, names, folder, args):
+                for record in measure(network, batch_size, names, folder, args):
                     record |= {'parameters': params, 'environment': environment(args.python)}
                     with args.out.open('a') as file:
                         file.write(json.dumps(record) + '\n')
