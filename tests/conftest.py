@@ -2,8 +2,10 @@
 
 import os
 
+from tests import xla
+
 # Before jax is imported anywhere.
-os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+os.environ['XLA_FLAGS'] = xla.flags(8)
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
 import jax

@@ -30,7 +30,7 @@ def evaluate(logits, labels, batch_size):
     return totals, metrics.summarize(totals), probabilities, losses
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     count=st.integers(1, 60),
     num_classes=st.sampled_from([2, 3, 6, 9]),

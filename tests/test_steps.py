@@ -163,16 +163,20 @@ def test_gradients_equal_finite_differences_in_float64():
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), before.params)
         before = before.replace(params=params, opt_state=optimizer.init(params))
         # With plain SGD at rate 1 the update is the negative gradient.
-        step = partial(steps.train_step, model=model, optimizer=optimizer, loss=steps.cross_entropy)
+        step = jax.jit(
+            partial(steps.train_step, model=model, optimizer=optimizer, loss=steps.cross_entropy)
+        )
         after, _ = step(before, batch)
         gradient = jax.tree.map(lambda a, b: np.asarray(a - b), params, after.params)
 
-        loss_at = jax.jit(lambda p: step(before.replace(params=p), batch)[1]['loss'])
+        def moved(distance, direction):
+            return jax.tree.map(lambda p, d: p + distance * d, params, direction)
+
         rng = np.random.default_rng(0)
         for _ in range(5):
             direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
             ahead, behind = (
-                loss_at(jax.tree.map(lambda p, d, e=e: p + e * d, params, direction))
+                step(before.replace(params=moved(e, direction)), batch)[1]['loss']
                 for e in (1e-6, -1e-6)
             )
             expected = sum(
@@ -257,7 +261,7 @@ def on_one_device():
     return train_on('jit', 1)
 
 
-@pytest.mark.parametrize('num_devices', [2, 8])
+@pytest.mark.parametrize('num_devices', [2])
 def test_every_driver_gives_the_same_where_batch_statistics_are_not_synchronised(num_devices):
     found = {
         driver: train_on(driver, num_devices, sync_batch_norm=False)
@@ -273,7 +277,7 @@ def test_every_driver_gives_the_same_where_batch_statistics_are_not_synchronised
     assert np.abs(unsynced / synced - 1).max() > 0.01
 
 
-@pytest.mark.parametrize(('driver', 'num_devices'), [('jit', 1), ('jit', 8), ('pmap', 8)])
+@pytest.mark.parametrize(('driver', 'num_devices'), [('jit', 1), ('pmap', 2)])
 def test_parts_of_a_batch_equal_the_whole_batch(driver, num_devices):
     model = CNN(num_classes=3, features=(4,), hidden=(8,), dropout=0.3)
     optimizer = optax.adam(0.01)

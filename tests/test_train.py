@@ -197,7 +197,7 @@ def test_without_a_validation_split_the_last_state_is_tested(config, tmp_path):
     assert all('val/loss' not in row for row in runs.read_rows(tmp_path))
 
 
-@pytest.mark.parametrize('driver', ['jit', 'pmap', 'shard_map'])
+@pytest.mark.parametrize('driver', ['jit', 'pmap'])
 def test_several_steps_in_one_program_do_what_they_do_one_by_one(
     config, tmp_path, driver, read_state
 ):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import xla
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -17,7 +19,7 @@ def command(data_dir):
     def command(*flags, prefix=(), devices=1):
         args = [*prefix, sys.executable, '-m', 'neptune_jax.main', *map(str, flags)]
         env = os.environ | {
-            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+            'XLA_FLAGS': xla.flags(devices),
             'TFDS_DATA_DIR': str(data_dir),
             'COLUMNS': '200',
         }

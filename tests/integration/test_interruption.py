@@ -10,14 +10,16 @@ from stress import kills
 
 from neptune_jax import runs
 
+STEPS = 120
+
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
     """How a run that is left alone ends, and the flags to train like it."""
     folder = tmp_path_factory.mktemp('whole')
-    flags = {'data.dir': f'{folder}/data'}
+    flags = {'data.dir': f'{folder}/data', 'train.steps': STEPS}
     kills.finish(folder / 'run', flags)
-    return kills.end(folder / 'run'), flags
+    return kills.end(folder / 'run', STEPS), flags
 
 
 def stop(workdir, flags, until, number):
@@ -31,7 +33,7 @@ def stop(workdir, flags, until, number):
     return process.returncode, output
 
 
-@pytest.mark.parametrize('until', ['step     70/240', 'step 240  val'])
+@pytest.mark.parametrize('until', ['step     70/120', 'step 120  val'])
 def test_killed_at_any_moment_it_ends_with_the_same_bits_and_rows(whole, tmp_path, until):
     expected, flags = whole
     status, _ = stop(tmp_path / 'run', flags, until, signal.SIGKILL)
@@ -39,12 +41,12 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits_and_rows(whole, tmp_pat
     assert runs.read_summary(tmp_path / 'run')['status'] == 'running'
     output = kills.finish(tmp_path / 'run', flags)
     assert 'resuming after step' in output
-    assert kills.end(tmp_path / 'run') == expected
+    assert kills.end(tmp_path / 'run', STEPS) == expected
 
 
 def test_asked_to_end_it_saves_and_says_so_and_goes_on(whole, tmp_path):
     expected, flags = whole
-    for number, until in ((signal.SIGTERM, 'compiled'), (signal.SIGINT, 'step     70/240')):
+    for number, until in ((signal.SIGTERM, 'compiled'), (signal.SIGINT, 'step     70/120')):
         status, output = stop(tmp_path / 'run', flags, until, number)
         assert status == 75
         assert f'ended by {number.name}; the same command goes on from here' in output
@@ -54,13 +56,13 @@ def test_asked_to_end_it_saves_and_says_so_and_goes_on(whole, tmp_path):
     assert step >= 70
     output = kills.finish(tmp_path / 'run', flags)
     assert f'resuming after step {step}' in output  # not a step was lost
-    assert kills.end(tmp_path / 'run') == expected
+    assert kills.end(tmp_path / 'run', STEPS) == expected
 
 
 def test_killed_at_random_times(whole, tmp_path):
     expected, flags = whole
     assert kills.interrupt(tmp_path / 'run', flags, random.Random(3), seconds=10)
-    assert kills.end(tmp_path / 'run') == expected
+    assert kills.end(tmp_path / 'run', STEPS) == expected
 
 
 def test_a_directory_that_a_live_run_writes_is_refused(tmp_path):
@@ -69,6 +71,7 @@ def test_a_directory_that_a_live_run_writes_is_refused(tmp_path):
     for line in process.stdout:
         if line.startswith('step'):
             break
+    process.send_signal(signal.SIGSTOP)  # it holds the directory, and no processor
     other = subprocess.run(
         kills.command(tmp_path / 'run', flags), cwd=kills.ROOT, capture_output=True, text=True
     )

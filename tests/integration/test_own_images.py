@@ -87,7 +87,7 @@ def test_a_csv_is_trained_on(run, tmp_path):
 
 
 def test_synthetic_images_are_trained_on_in_colour_and_streamed(run, tmp_path):
-    flags = ('--config=configs/net.py', '--config.data.name=synthetic', '--config.data.mode=stream')
+    flags = ('--config=configs/cnn.py', '--config.data.name=synthetic', '--config.data.mode=stream')
     result = run(
         *flags, *TWO_STEPS, f'--config.data.dir={tmp_path}/data', f'--workdir={tmp_path}/s'
     )

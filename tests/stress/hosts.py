@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from neptune_jax import runs
+from tests import xla
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
@@ -63,7 +64,7 @@ def start(workdir, *flags, processes=2, devices=2, launcher=addresses):
     port, started = free_port(), []
     for number in range(processes):
         env = os.environ | {
-            'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+            'XLA_FLAGS': xla.flags(devices),
             'JAX_PLATFORMS': 'cpu',
         }
         if processes > 1:

@@ -30,6 +30,7 @@ import orbax.checkpoint as ocp
 
 from neptune_jax import runs
 from neptune_jax.errors import PREEMPTED_STATUS
+from tests import xla
 
 ROOT = Path(__file__).parents[2]
 STEPS = 240
@@ -63,7 +64,7 @@ def command(workdir, flags):
 
 def start(workdir, flags, cache=None):
     """Starts a training; `cache` is a folder of compiled programs, None: it compiles all itself."""
-    env = os.environ | {'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'}
+    env = os.environ | {'XLA_FLAGS': xla.flags(1), 'JAX_PLATFORMS': 'cpu'}
     if cache:
         env |= {'JAX_COMPILATION_CACHE_DIR': cache}
     return subprocess.Popen(
@@ -85,13 +86,13 @@ def finish(workdir, flags, cache=None):
     return output
 
 
-def end(workdir):
+def end(workdir, steps=STEPS):
     """All of a finished training that must not depend on how it got there."""
     rows = [{key: row[key] for key in row if key != 'time'} for row in runs.read_rows(workdir)]
     summary = runs.read_summary(workdir)
     results = {key: summary[key] for key in ('status', 'step', 'params', 'best', 'val', 'test')}
     with ocp.StandardCheckpointer() as checkpointer:  # with nothing of ours
-        state = checkpointer.restore(Path(workdir).absolute() / f'checkpoints/{STEPS}/state')
+        state = checkpointer.restore(Path(workdir).absolute() / f'checkpoints/{steps}/state')
     arrays = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
     return {'rows': rows, 'results': results, 'state': arrays}
 
