@@ -1,0 +1,151 @@
+"""Trains a network to a test accuracy as fast as possible, over many seeds.
+
+    python -m experiments.speedrun.run --rung=94 --seeds=50
+
+The clock runs from the data on the device to the number of test images that are classified
+correctly. It includes the order of the examples, the initial parameters, the whitening, the
+training and the evaluation of all views; it leaves out the compilation, which is timed apart. One
+run on a seed of its own warms up.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+from configs import cnn
+from experiments.speedrun import training
+from neptune_jax import runs
+from neptune_jax.data import dataset
+
+RESULTS = Path(__file__).parent / 'results'
+
+
+SHIFTS = ((0, 0), (-1, -1), (1, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """What is trained, and how."""
+
+    widths: tuple[int, ...]  # channels of each block of convolutions
+    epochs: float
+    depth: int = 2  # convolutions in a block; 3: with a residual branch
+    patch: int = 2  # height and width of the whitening convolution's kernel, and its stride
+    stride: int = 1
+    pool: int = 3  # window of the last pooling
+    batch_size: int = 2000
+    rates: dict = dataclasses.field(
+        default_factory=lambda: {'kernel': 0.24, 'head': 0.0026, 'bias': 0.053}
+    )
+    augment: dict = dataclasses.field(
+        default_factory=lambda: {'flip': 'alternating', 'translate': 2}
+    )
+    views: tuple = tuple((*s, mirror) for s in SHIFTS for mirror in (False, True))
+    dtype: str = 'bfloat16'
+
+
+RUNGS = {
+    '94': Rung(widths=(64, 256, 256), epochs=8),
+    '95': Rung(widths=(128, 384, 384), epochs=16),
+    '96': Rung(
+        widths=(128, 512, 512),
+        epochs=60,
+        depth=3,
+        augment={'flip': 'alternating', 'translate': 2, 'erase': 0.5},
+    ),
+    'cpu90': Rung(
+        widths=(16, 32),
+        epochs=2,
+        depth=1,
+        stride=2,
+        pool=1,
+        augment={},
+        batch_size=500,
+        views=((0, 0, False),),
+        dtype='float32',
+    ),
+}
+
+
+def load(name, data_dir, split='test'):
+    """Returns a Dataset; with all training images to train on where `split` is not 'val'."""
+    config = cnn.get_config().data
+    config.update(name=name, dir=data_dir, val_fraction=0.1 if split == 'val' else 0.0)
+    return dataset.load(config)
+
+
+def train(rung, seeds, data, together):
+    """Yields a record for each seed."""
+    runner = training.Runner(
+        RUNGS[rung], data, together=together, in_one_program=jax.default_backend() != 'cpu'
+    )
+    runner([-1 - i for i in range(together)])  # warms up
+    for first in range(0, seeds, together):
+        chosen = [first + i for i in range(together)]
+        accuracies, seconds = runner(chosen)
+        for seed, accuracy in zip(chosen, accuracies.tolist(), strict=True):
+            yield {
+                'rung': rung,
+                'seed': seed,
+                'accuracy': accuracy,
+                'seconds': round(seconds / together, 4),
+                'seeds_at_once': together,
+                'compile_seconds': round(runner.compile_seconds, 2),
+                **environment(),
+            }
+
+
+def environment():
+    """Returns what a result depends on besides the program: hardware and versions."""
+    packages = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+    device = jax.devices()[0]
+    return {
+        'hardware': runs.processor() if device.platform == 'cpu' else device.device_kind,
+        'cpu_count': os.cpu_count(),
+        'versions': {'python': platform.python_version()}
+        | {name: metadata.version(name) for name in packages},
+    }
+
+
+def summary(records):
+    """Returns a line on the accuracy and the time of a rung's records."""
+    accuracies, seconds = ([record[key] for record in records] for key in ('accuracy', 'seconds'))
+    return (
+        f'{len(records)} seeds: accuracy {statistics.mean(accuracies):.4f} '
+        f'(lowest {min(accuracies):.4f}, highest {max(accuracies):.4f}), '
+        f'{statistics.median(seconds):.3f} s a seed ({min(seconds):.3f} to {max(seconds):.3f}), '
+        f'compiled in {records[0]["compile_seconds"]:.1f} s'
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--rung', choices=RUNGS, default='94')
+    parser.add_argument('--seeds', type=int, default=50)
+    parser.add_argument('--together', type=int, default=1, help='seeds in one program; GPU or TPU')
+    parser.add_argument('--out', type=Path, help='JSON lines; default: results/RUNG.jsonl')
+    parser.add_argument('--data_name', default='fashion_mnist')
+    parser.add_argument('--data_dir', default='', help='where tfds keeps its data')
+    args = parser.parse_args()
+    if args.seeds % args.together:
+        parser.error('--seeds must be a multiple of --together')
+    data = load(args.data_name, args.data_dir)
+    records = []
+    with (args.out or RESULTS / f'{args.rung}.jsonl').open('w') as file:
+        for record in train(args.rung, args.seeds, data, args.together):
+            records.append(record)
+            file.write(json.dumps(record) + '\n')
+            file.flush()
+            print(f'seed {record["seed"]}: {record["accuracy"]:.4f} in {record["seconds"]:.3f} s')
+    print(summary(records))
+
+
+if __name__ == '__main__':
+    main()
