@@ -24,7 +24,8 @@ class Network(nn.Module):
         patch: height and width of the whitening convolution's kernel.
         stride: of the whitening convolution.
         pool: window of the last max pooling.
-        dtype: of activations and products; parameters and batch statistics are float32.
+        dtype: of activations and products behind the whitening and before the last layer;
+            parameters and batch statistics are float32.
     """
 
     num_classes: int
@@ -38,8 +39,8 @@ class Network(nn.Module):
     @nn.compact
     def __call__(self, images, train=False):
         """Returns logits float32[B, num_classes] for images float32[B, H, W, C]."""
-        x = images.astype(self.dtype)
-        x = nn.gelu(Whitening(self.patch, self.stride, self.dtype, name='whitening')(x))
+        x = Whitening(self.patch, self.stride, name='whitening')(images)
+        x = nn.gelu(x.astype(self.dtype))
         for number, width in enumerate(self.widths):
             x = Block(width, self.depth, self.dtype, name=f'block{number}')(x, train)
         x = ops.max_pool(x, self.pool).astype(jnp.float32).reshape(len(x), -1)
@@ -53,11 +54,13 @@ class Network(nn.Module):
 
 
 class Whitening(nn.Module):
-    """A convolution whose kernel `whitening_kernel` has set; only its bias learns."""
+    """A convolution whose kernel `whitening_kernel` has set; only its bias learns.
+
+    It is in float32: its features are differences of pixels that are nearly equal.
+    """
 
     size: int
     stride: int
-    dtype: Any
 
     @nn.compact
     def __call__(self, x):
@@ -66,8 +69,8 @@ class Whitening(nn.Module):
         features = 2 * x.shape[-1]
         kernel = self.param('kernel', nn.initializers.zeros, (x.shape[-1], features))
         bias = self.param('bias', nn.initializers.zeros, (features,))
-        x = x @ jax.lax.stop_gradient(kernel).astype(self.dtype)
-        return x + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        x = x @ jax.lax.stop_gradient(kernel)
+        return x + bias.reshape(1, 1, 1, -1)
 
 
 class Block(nn.Module):

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from configs import cnn
 from experiments.speedrun import training
@@ -34,42 +35,37 @@ SHIFTS = ((0, 0), (-1, -1), (1, 1))
 class Rung:
     """What is trained, and how."""
 
-    widths: tuple[int, ...]  # channels of each block of convolutions
+    network: dict  # attributes of net.Network
     epochs: float
-    depth: int = 2  # convolutions in a block; 3: with a residual branch
-    patch: int = 2  # height and width of the whitening convolution's kernel, and its stride
-    stride: int = 1
-    pool: int = 3  # window of the last pooling
-    batch_size: int = 2000
-    rates: dict = dataclasses.field(
-        default_factory=lambda: {'kernel': 0.24, 'head': 0.0026, 'bias': 0.053}
+    batch_size: int
+    rates: dict  # the highest learning rates of kernels, the last layer and biases
+    augment: dict  # fields of the `augment` group of a config, where not off
+    views: tuple  # of a test image: pixels down and to the right, and whether mirrored
+
+
+def airbench(widths, epochs, depth=2, **more):
+    """Returns a Rung like airbench's with Muon, for GPU and TPU."""
+    return Rung(
+        network={'widths': widths, 'depth': depth, 'dtype': jnp.bfloat16},
+        epochs=epochs,
+        batch_size=2000,
+        rates={'kernel': 0.24, 'head': 0.0026, 'bias': 0.053},
+        augment={'flip': 'alternating', 'translate': 2, **more},
+        views=tuple((*shift, mirror) for shift in SHIFTS for mirror in (False, True)),
     )
-    augment: dict = dataclasses.field(
-        default_factory=lambda: {'flip': 'alternating', 'translate': 2}
-    )
-    views: tuple = tuple((*s, mirror) for s in SHIFTS for mirror in (False, True))
-    dtype: str = 'bfloat16'
 
 
 RUNGS = {
-    '94': Rung(widths=(64, 256, 256), epochs=8),
-    '95': Rung(widths=(128, 384, 384), epochs=16),
-    '96': Rung(
-        widths=(128, 512, 512),
-        epochs=60,
-        depth=3,
-        augment={'flip': 'alternating', 'translate': 2, 'erase': 0.5},
-    ),
+    '94': airbench((64, 256, 256), epochs=8),
+    '95': airbench((128, 384, 384), epochs=16),
+    '96': airbench((128, 512, 512), epochs=60, depth=3, erase=0.5),
     'cpu90': Rung(
-        widths=(16, 32),
+        network={'widths': (32, 64), 'depth': 1, 'patch': 3, 'stride': 2, 'pool': 1},
         epochs=2,
-        depth=1,
-        stride=2,
-        pool=1,
+        batch_size=250,
+        rates={'kernel': 0.15, 'head': 0.08, 'bias': 0.01},
         augment={},
-        batch_size=500,
         views=((0, 0, False),),
-        dtype='float32',
     ),
 }
 
@@ -86,7 +82,7 @@ def train(rung, seeds, data, together):
     runner = training.Runner(
         RUNGS[rung], data, together=together, in_one_program=jax.default_backend() != 'cpu'
     )
-    runner([-1 - i for i in range(together)])  # warms up
+    runner([seeds + i for i in range(together)])  # warms up
     for first in range(0, seeds, together):
         chosen = [first + i for i in range(together)]
         accuracies, seconds = runner(chosen)

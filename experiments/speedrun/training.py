@@ -14,6 +14,7 @@ from neptune_jax import steps
 from neptune_jax.data import augment, batches
 
 LABEL_SMOOTHING = 0.2
+WHITENING_EPOCHS = 3  # in which the bias of the whitening convolution learns
 WHITENING_IMAGES = 5000  # of the training set, whose patches are counted
 
 
@@ -34,25 +35,15 @@ class Task(NamedTuple):
     """
 
     init: Any  # (seed, data, rows to whiten) -> State
+    batch: Any  # (data, rows, seed, step) -> augmented `image` float32, standardised, and `label`
     train_step: Any  # (State, data, rows) -> State
     count_step: Any  # ((State, correct), data, rows) -> (State, correct); rows of -1 do not count
 
 
-def create(rung, dataset, steps_per_epoch):
+def create(rung, dataset, steps_per_epoch, total_steps, whitening_steps):
     """Returns the Task of a rung (run.Rung) on a data set (neptune_jax.data.dataset.Dataset)."""
-    total_steps = round(rung.epochs * steps_per_epoch)
-    model = net.Network(
-        len(dataset.class_names),
-        rung.widths,
-        rung.depth,
-        rung.patch,
-        rung.stride,
-        rung.pool,
-        jnp.dtype(rung.dtype),
-    )
-    chain = optimizer.create(
-        rung.rates, rung.batch_size, total_steps, min(3 * steps_per_epoch, total_steps)
-    )
+    model = net.Network(len(dataset.class_names), **rung.network)
+    chain = optimizer.create(rung.rates, rung.batch_size, total_steps, whitening_steps)
     off = {'flip': 'none', **dict.fromkeys((*augment.OPERATIONS, *augment.MIXES), 0)}
     change = augment.create_augment(ConfigDict(off | rung.augment), dataset.image_shape)
     pixels = dataset.standardizer
@@ -61,8 +52,14 @@ def create(rung, dataset, steps_per_epoch):
         images = pixels(data['image'][rows] / jnp.float32(255))
         variables = model.init(jax.random.key(seed), images[:1])
         params, batch_stats = variables['params'], variables['batch_stats']
-        params['whitening']['kernel'] = net.whitening_kernel(images, rung.patch)
+        params['whitening']['kernel'] = net.whitening_kernel(images, model.patch)
         return State(jnp.int32(0), seed, params, batch_stats, chain.init(params))
+
+    def augmented(data, rows, seed, step):
+        batch = {'image': data['image'][rows] / jnp.float32(255), 'label': data['label'][rows]}
+        key, epoch = jax.random.key(seed), step // steps_per_epoch
+        batch = change(batch | {'index': rows}, key, step, epoch)
+        return batch | {'image': pixels(batch['image'])}
 
     def loss(params, state, batch):
         variables = {'params': params, 'batch_stats': state.batch_stats}
@@ -71,10 +68,7 @@ def create(rung, dataset, steps_per_epoch):
         return losses.sum(), updated['batch_stats']
 
     def train_step(state, data, rows):
-        batch = {'image': data['image'][rows] / jnp.float32(255), 'label': data['label'][rows]}
-        key, epoch = jax.random.key(state.seed), state.step // steps_per_epoch
-        batch = change(batch | {'index': rows}, key, state.step, epoch)
-        batch['image'] = pixels(batch['image'])
+        batch = augmented(data, rows, state.seed, state.step)
         grads, batch_stats = jax.grad(loss, has_aux=True)(state.params, state, batch)
         updates, opt_state = chain.update(grads, state.opt_state, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
@@ -88,7 +82,7 @@ def create(rung, dataset, steps_per_epoch):
         right = (logits.argmax(axis=1) == data['label'][rows]) & (rows >= 0)
         return state, correct + right.sum(dtype=jnp.int32)
 
-    return Task(init, train_step, count_step)
+    return Task(init, augmented, train_step, count_step)
 
 
 def view_logits(predict, images, views):
@@ -141,7 +135,7 @@ class Runner:
 
     Attributes:
         compile_seconds: float.
-        steps: of a run.
+        steps: of a run; and whitening_steps, in which the bias of the whitening learns.
     """
 
     def __init__(self, rung, dataset, split='test', together=1, in_one_program=False):
@@ -158,6 +152,7 @@ class Runner:
         self._train, tested = dataset.splits['train'], dataset.splits[split]
         steps_per_epoch = len(self._train) // rung.batch_size
         self.steps = round(rung.epochs * steps_per_epoch)
+        self.whitening_steps = min(WHITENING_EPOCHS * steps_per_epoch, self.steps)
         self._tested = len(tested)
         order = batches.EvalOrder(tested, rung.batch_size)
         self._test_rows = np.stack([order[i] for i in range(len(order))])
@@ -165,10 +160,11 @@ class Runner:
         data = {'image': np.asarray(dataset.images), 'label': dataset.labels}
         self._data = jax.block_until_ready(jax.device_put(data))
 
-        task = create(rung, dataset, steps_per_epoch)
+        task = create(rung, dataset, steps_per_epoch, self.steps, self.whitening_steps)
         if together > 1:
             task = Task(
                 jax.vmap(task.init, (0, None, None)),
+                task.batch,
                 jax.vmap(task.train_step, (0, None, 0)),
                 jax.vmap(task.count_step, (0, None, None)),
             )
@@ -177,7 +173,7 @@ class Runner:
         self._init = jax.jit(task.init).lower(seeds, self._data, self._whitened).compile()
         state = jax.eval_shape(task.init, seeds, self._data, self._whitened)
         self._fit = compile_fold(
-            task.train_step, state, self._data, self._order([0] * together), in_one_program
+            task.train_step, state, self._data, self.order([0] * together), in_one_program
         )
         self._count = compile_fold(
             task.count_step, (state, seeds), self._data, self._test_rows, in_one_program
@@ -200,10 +196,13 @@ class Runner:
 
     def train(self, seeds):
         """Returns the State after the last step; its first axis is that of several seeds."""
-        state = self._init(self._shaped(np.array(seeds, np.int32)), self._data, self._whitened)
-        return self._fit(state, self._data, self._order(seeds))
+        return self._fit(self.init(seeds), self._data, self.order(seeds))
 
-    def _order(self, seeds):
+    def init(self, seeds):
+        """Returns the State before the first step."""
+        return self._init(self._shaped(np.array(seeds, np.int32)), self._data, self._whitened)
+
+    def order(self, seeds):
         """Returns the rows of each step, int32[steps, B] or [steps, seeds, B]."""
         orders = [batches.TrainOrder(self._train, self._rung.batch_size, seed) for seed in seeds]
         rows = np.array([[order[step] for step in range(self.steps)] for order in orders])
