@@ -35,8 +35,7 @@ def data(data_dir):
 def tiny(name):
     """A rung as it is, but for its sizes, and in float32 to be compared."""
     rung = run.RUNGS[name]
-    widths = (4, 6, 8)[: len(rung.network['widths'])]
-    network = rung.network | {'widths': widths, 'dtype': jnp.float32}
+    network = rung.network | {'widths': (4, 6), 'dtype': jnp.float32}
     return dataclasses.replace(rung, network=network, batch_size=20, epochs=0.6)
 
 
@@ -171,7 +170,7 @@ def test_a_run_is_the_same_in_one_program_and_step_by_step(data, name):
 
 def test_seeds_at_once_are_those_one_by_one(data):
     rung = tiny('94')
-    together = training.Runner(rung, data, together=2, in_one_program=True)
+    together = training.Runner(rung, data, together=2)
     single = training.Runner(rung, data)
     states = together.train([5, 8])
     accuracies, _ = together([5, 8])
@@ -211,7 +210,7 @@ def test_views_are_averaged():
     weights = RNG.normal(size=(30, 3)).astype(np.float32)
 
     def predict(images):  # nonlinear, so that the mean image would not do
-        return jnp.tanh(images.reshape(4, -1) @ weights)
+        return jnp.tanh(images.reshape(len(images), -1) @ weights)
 
     views = [(0, 0, False), (0, 0, True), (-1, -1, False), (1, 2, True)]
     found = training.view_logits(predict, images, views)
@@ -226,7 +225,7 @@ def test_views_are_averaged():
 
 def test_each_test_image_counts_once(data):
     rung = tiny('94')
-    rung = dataclasses.replace(rung, batch_size=13)  # which leaves the last batch unfilled
+    assert len(data.splits['test']) % rung.batch_size  # the last batch is not full
     runner = training.Runner(rung, data)
     (accuracy,), _ = runner([0])
     state = runner.train([0])
@@ -239,11 +238,11 @@ def test_each_test_image_counts_once(data):
     np.testing.assert_allclose(accuracy, expected, atol=1.5 / len(test))  # a tie may turn
 
 
-def test_the_command_writes_a_line_for_each_seed(monkeypatch, tmp_path, data_dir, capsys):
+def test_the_command_writes_a_line_for_each_seed(monkeypatch, tmp_path, data, capsys):
     monkeypatch.setitem(run.RUNGS, 'cpu90', tiny('cpu90'))
+    monkeypatch.setattr(run, 'load', lambda name, data_dir: data)
     out = tmp_path / 'results.jsonl'
-    flags = ['--rung=cpu90', '--seeds=2', '--data_name=fashion_mnist_mini']
-    monkeypatch.setattr('sys.argv', ['run', *flags, f'--data_dir={data_dir}', f'--out={out}'])
+    monkeypatch.setattr('sys.argv', ['run', '--rung=cpu90', '--seeds=2', f'--out={out}'])
     run.main()
     records = [json.loads(line) for line in out.read_text().splitlines()]
     assert [record['seed'] for record in records] == [0, 1]

@@ -97,11 +97,13 @@ def view_logits(predict, images, views):
     height, width = images.shape[1:3]
     reach = max(abs(pixels) for *shift, _ in views for pixels in shift)
     padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), 'edge')
-    total = 0
-    for down, right, mirror in views:
-        view = padded[:, reach - down :, reach - right :][:, :height, :width]
-        total += predict(view[:, :, ::-1] if mirror else view)
-    return total / len(views)
+    shifted = [
+        (padded[:, reach - down :, reach - right :][:, :height, :width], mirror)
+        for down, right, mirror in views
+    ]
+    every = [view[:, :, ::-1] if mirror else view for view, mirror in shifted]
+    logits = predict(jnp.concatenate(every))
+    return logits.reshape(len(views), len(images), -1).mean(axis=0)
 
 
 def compile_fold(step, carry, data, rows, in_one_program):
