@@ -279,3 +279,27 @@ def test_pytorch_trains_the_same_network(data):
         atol=1e-3,
     )
     assert trainer(1)[0] == pytest.approx(runner([1])[0][0], abs=0.01)
+
+
+def test_bfloat16_changes_little_and_leaves_parameters_in_float32():
+    images = RNG.normal(size=(16, 28, 28, 1)).astype(np.float32)
+    assert run.RUNGS['94'].network['dtype'] == jnp.bfloat16
+    found = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        model = net.Network(10, (8, 16), dtype=dtype)
+        variables = model.init(jax.random.key(0), images)
+        params = variables['params']
+        params['whitening']['kernel'] = net.whitening_kernel(images, 2)
+
+        def loss(params, model=model, variables=variables):
+            logits, _ = model.apply(
+                {**variables, 'params': params}, images, train=True, mutable='batch_stats'
+            )
+            assert logits.dtype == jnp.float32
+            return logits[:, 0].sum(), logits
+
+        grads, logits = jax.jit(jax.grad(loss, has_aux=True))(params)
+        assert {leaf.dtype for leaf in jax.tree.leaves((params, grads))} == {jnp.dtype('float32')}
+        assert any(leaf.any() for leaf in jax.tree.leaves(grads))
+        found.append(logits)
+    assert 0 < np.abs(found[0] - found[1]).max() < 0.05 * np.abs(found[0]).max()

@@ -43,10 +43,10 @@ class Rung:
     views: tuple  # of a test image: pixels down and to the right, and whether mirrored
 
 
-def airbench(widths, epochs, depth=2, **more):
-    """Returns a Rung like airbench's with Muon, for GPU and TPU."""
+def airbench(widths, epochs, depth=2, dtype=jnp.bfloat16, **more):
+    """Returns a Rung like airbench's with Muon; `more` is augmentation."""
     return Rung(
-        network={'widths': widths, 'depth': depth, 'dtype': jnp.bfloat16},
+        network={'widths': widths, 'depth': depth, 'dtype': dtype},
         epochs=epochs,
         batch_size=2000,
         rates={'kernel': 0.24, 'head': 0.0026, 'bias': 0.053},
@@ -59,6 +59,8 @@ RUNGS = {
     '94': airbench((64, 256, 256), epochs=8),
     '95': airbench((128, 384, 384), epochs=16),
     '96': airbench((128, 512, 512), epochs=60, depth=3, erase=0.5),
+    # The rung 94 at a size that a CPU can try: it shows that the parts work together.
+    'narrow': airbench((16, 32, 32), epochs=3, dtype=jnp.float32),
     'cpu90': Rung(
         network={'widths': (32, 64), 'depth': 1, 'patch': 3, 'stride': 2, 'pool': 1},
         epochs=2,
