@@ -240,14 +240,14 @@ def test_each_test_image_counts_once(data):
 
 def test_the_command_writes_a_line_for_each_seed(monkeypatch, tmp_path, data, capsys):
     monkeypatch.setitem(run.RUNGS, 'cpu90', tiny('cpu90'))
-    monkeypatch.setattr(run, 'load', lambda name, data_dir: data)
+    monkeypatch.setattr(run, 'load', lambda name, data_dir, split: data)
     out = tmp_path / 'results.jsonl'
     monkeypatch.setattr('sys.argv', ['run', '--rung=cpu90', '--seeds=2', f'--out={out}'])
     run.main()
     records = [json.loads(line) for line in out.read_text().splitlines()]
     assert [record['seed'] for record in records] == [0, 1]
     for record in records:
-        assert record['rung'] == 'cpu90'
+        assert (record['rung'], record['split']) == ('cpu90', 'test')
         assert 0 <= record['accuracy'] <= 1
         assert record['seconds'] > 0 and record['compile_seconds'] > 0
         assert record['hardware'] and record['versions']['jax'] == jax.__version__
@@ -303,3 +303,12 @@ def test_bfloat16_changes_little_and_leaves_parameters_in_float32():
         assert any(leaf.any() for leaf in jax.tree.leaves(grads))
         found.append(logits)
     assert 0 < np.abs(found[0] - found[1]).max() < 0.05 * np.abs(found[0]).max()
+
+
+@pytest.mark.parametrize('split', ['test', 'val'])
+def test_what_is_evaluated_does_not_train(data_dir, split):
+    found = run.load('fashion_mnist_mini', str(data_dir), split)
+    assert len(found.splits[split])
+    assert not np.intersect1d(found.splits['train'], found.splits[split]).size
+    used = sum(len(found.splits[name]) for name in {'train', 'test', split})
+    assert used == len(found.labels)

@@ -73,17 +73,16 @@ RUNGS = {
 
 
 def load(name, data_dir, split='test'):
-    """Returns a Dataset; with all training images to train on where `split` is not 'val'."""
+    """Returns a Dataset to be evaluated on `split`; unless that is 'val', all others train."""
     config = cnn.get_config().data
     config.update(name=name, dir=data_dir, val_fraction=0.1 if split == 'val' else 0.0)
     return dataset.load(config)
 
 
-def train(rung, seeds, data, together):
+def train(rung, seeds, data, split, together):
     """Yields a record for each seed."""
-    runner = training.Runner(
-        RUNGS[rung], data, together=together, in_one_program=jax.default_backend() != 'cpu'
-    )
+    in_one_program = jax.default_backend() != 'cpu'
+    runner = training.Runner(RUNGS[rung], data, split, together, in_one_program)
     runner([seeds + i for i in range(together)])  # warms up
     for first in range(0, seeds, together):
         chosen = [first + i for i in range(together)]
@@ -92,6 +91,7 @@ def train(rung, seeds, data, together):
             yield {
                 'rung': rung,
                 'seed': seed,
+                'split': split,
                 'accuracy': accuracy,
                 'seconds': round(seconds / together, 4),
                 'seeds_at_once': together,
@@ -128,16 +128,17 @@ def main():
     parser.add_argument('--rung', choices=RUNGS, default='94')
     parser.add_argument('--seeds', type=int, default=50)
     parser.add_argument('--together', type=int, default=1, help='seeds in one program; GPU or TPU')
+    parser.add_argument('--split', choices=('test', 'val'), default='test', help='val: to tune')
     parser.add_argument('--out', type=Path, help='JSON lines; default: results/RUNG.jsonl')
     parser.add_argument('--data_name', default='fashion_mnist')
     parser.add_argument('--data_dir', default='', help='where tfds keeps its data')
     args = parser.parse_args()
     if args.seeds % args.together:
         parser.error('--seeds must be a multiple of --together')
-    data = load(args.data_name, args.data_dir)
+    data = load(args.data_name, args.data_dir, args.split)
     records = []
     with (args.out or RESULTS / f'{args.rung}.jsonl').open('w') as file:
-        for record in train(args.rung, args.seeds, data, args.together):
+        for record in train(args.rung, args.seeds, data, args.split, args.together):
             records.append(record)
             file.write(json.dumps(record) + '\n')
             file.flush()
