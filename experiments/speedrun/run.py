@@ -136,8 +136,9 @@ def main():
     if args.seeds % args.together:
         parser.error('--seeds must be a multiple of --together')
     data = load(args.data_name, args.data_dir, args.split)
-    records = []
-    with (args.out or RESULTS / f'{args.rung}.jsonl').open('w') as file:
+    records, out = [], args.out or RESULTS / f'{args.rung}.jsonl'
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open('w') as file:
         for record in train(args.rung, args.seeds, data, args.split, args.together):
             records.append(record)
             file.write(json.dumps(record) + '\n')

@@ -162,6 +162,7 @@ def main():
     trainer = Trainer(rung, data, runner)
     environment = run.environment()
     environment['versions'] |= {'torch': metadata.version('torch')}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     compiling = {'jax': round(runner.compile_seconds, 2), 'torch': 0.0}
     with args.out.open('w') as file:
         for seed in range(args.seeds):  # nothing to warm up: ours is compiled, PyTorch eager
