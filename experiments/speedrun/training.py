@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.speedrun import net, optimizer
-from neptune_jax import steps
+from neptune_jax import ops, steps
 from neptune_jax.data import augment, batches
 
 LABEL_SMOOTHING = 0.2
@@ -112,14 +112,15 @@ def compile_fold(step, carry, data, rows, in_one_program):
     Args:
         carry, data, rows: arrays, or their shapes and types.
         in_one_program: whether the loop is part of the program. On GPU and TPU that leaves nothing
-            to the host; on a CPU convolutions in a loop are many times slower (jax#12868).
+            to the host; on a CPU convolutions in a loop are slower (jax#12868).
 
     Returns:
         A function of (carry, data, rows) to the last carry, which takes the first one's memory.
     """
 
     def scan(carry, data, rows):
-        return jax.lax.scan(lambda carry, row: (step(carry, data, row), None), carry, rows)[0]
+        with ops.loop_body():
+            return jax.lax.scan(lambda carry, row: (step(carry, data, row), None), carry, rows)[0]
 
     def loop(carry, data, rows):
         for row in rows:
