@@ -39,6 +39,11 @@ def tiny(name):
     return dataclasses.replace(rung, network=network, batch_size=20, epochs=0.6)
 
 
+@pytest.fixture(scope='module')
+def runner(data):
+    return training.Runner(tiny('94'), data)
+
+
 def test_whitened_patches_have_the_identity_as_covariance():
     smooth = RNG.normal(size=(200, 9, 9, 2)).cumsum(axis=1).cumsum(axis=2).astype(np.float32)
     kernel = np.asarray(net.whitening_kernel(smooth, 2, epsilon=0.0), np.float64)
@@ -154,10 +159,10 @@ def test_each_parameter_learns_in_its_own_way():
 
 
 @pytest.mark.parametrize('name', ['94', '96'])
-def test_a_run_is_the_same_in_one_program_and_step_by_step(data, name):
+def test_a_run_is_the_same_in_one_program_and_step_by_step(data, runner, name):
     runs = []
-    for in_one_program in (False, True):
-        runner = training.Runner(tiny(name), data, in_one_program=in_one_program)
+    by_step = runner if name == '94' else training.Runner(tiny(name), data)
+    for runner in (by_step, training.Runner(tiny(name), data, in_one_program=True)):
         state = runner.train([3])
         assert int(state.step) == runner.steps == 3
         (accuracy,), seconds = runner([3])
@@ -168,14 +173,12 @@ def test_a_run_is_the_same_in_one_program_and_step_by_step(data, name):
     np.testing.assert_allclose(accuracy, other_accuracy, atol=0.01)
 
 
-def test_seeds_at_once_are_those_one_by_one(data):
-    rung = tiny('94')
-    together = training.Runner(rung, data, together=2)
-    single = training.Runner(rung, data)
+def test_seeds_at_once_are_those_one_by_one(data, runner):
+    together = training.Runner(tiny('94'), data, together=2)
     states = together.train([5, 8])
     accuracies, _ = together([5, 8])
     for number, seed in enumerate((5, 8)):
-        state = single.train([seed])
+        state = runner.train([seed])
         jax.tree.map(
             lambda both, one, number=number: np.testing.assert_allclose(
                 both[number], one, rtol=1e-2, atol=1e-3
@@ -183,7 +186,7 @@ def test_seeds_at_once_are_those_one_by_one(data):
             (states.params, states.batch_stats),
             (state.params, state.batch_stats),
         )
-        np.testing.assert_allclose(accuracies[number], single([seed])[0][0], atol=0.01)
+        np.testing.assert_allclose(accuracies[number], runner([seed])[0][0], atol=0.01)
     kernels = np.asarray(states.params['block0']['Conv_0']['kernel'])
     assert np.abs(kernels[0] - kernels[1]).max() > 0.01
     with pytest.raises(ValueError, match='3 seeds for a program of 2'):
@@ -223,10 +226,9 @@ def test_views_are_averaged():
     np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-4, atol=1e-5)
 
 
-def test_each_test_image_counts_once(data):
+def test_each_test_image_counts_once(data, runner):
     rung = tiny('94')
     assert len(data.splits['test']) % rung.batch_size  # the last batch is not full
-    runner = training.Runner(rung, data)
     (accuracy,), _ = runner([0])
     state = runner.train([0])
     model = net.Network(10, **rung.network)
