@@ -1,12 +1,15 @@
-"""Time of each operation of a training step, ours and lax's, against what the machine can do.
+"""Time of each operation of a network, ours and lax's, against what the machine can do.
 
     python -m experiments.benchmarks.operations --batch_sizes=128
+    python -m experiments.benchmarks.operations --report
 
 Ceilings: a product of two matrices of 1024 x 1024, and adding 1 to 64 MiB. Each operation is a
-program of its own; ours and lax's take turns.
+program of its own, and so are all of a network's together: its logits, and the gradient of its
+loss, ours and plain Flax's. They take turns.
 """
 
 import argparse
+import importlib
 import json
 import time
 from pathlib import Path
@@ -16,7 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from neptune_jax import ops, startup
+from experiments.benchmarks.contestants import CLASSES, NETWORKS, plain_flax
+from neptune_jax import flops, models, ops, startup, steps
 
 RESULTS = Path(__file__).parent / 'results/operations.jsonl'
 SECONDS_A_ROUND = 0.03
@@ -34,6 +38,8 @@ LAYERS = {
     'resnet20/32': (16, 32, 32, 3, 1, 'SAME'),
     'resnet20/64': (8, 64, 64, 3, 1, 'SAME'),
 }
+# The layer that takes the images.
+FIRST = {'cnn3': 'cnn3/1', 'simple_net': 'simple_net/1', 'resnet20': 'resnet20/first'}
 
 
 def alternate(functions, rounds):
@@ -56,7 +62,10 @@ def alternate(functions, rounds):
 
 
 def operations(layer, batch_size):
-    """Yields name, floating-point operations, and our and lax's function of no arguments."""
+    """Yields name, work, and our and lax's function of no arguments.
+
+    The work is {'flop': floating-point operations} or {'bytes': read and written at least}.
+    """
     side, channels, features, width, stride, padding = LAYERS[layer]
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (batch_size, side, side, channels))
@@ -82,14 +91,53 @@ def operations(layer, batch_size):
     theirs, _ = convolutions(lax_conv)
     for name in ours:
         if channels > 3 or name != 'input gradient':  # images need no gradient
-            yield name, 2 * y.size * width * width * channels, ours[name], theirs[name]
+            flop = 2 * y.size * width * width * channels
+            yield name, {'flop': flop}, ours[name], theirs[name]
 
     def pooling(pool):
         run = jax.jit(lambda y: jax.grad(lambda y: jnp.sum(pool(y) ** 2))(y))
         return lambda: run(y)
 
     flax_pool = pooling(lambda y: nn.max_pool(y, (2, 2), (2, 2)))
-    yield 'max pool and gradient', None, pooling(ops.max_pool), flax_pool
+    # Reads the input and writes its gradient, writes the output and reads its gradient.
+    moved = {'bytes': y.nbytes * (2 + 2 / 4)}
+    yield 'max pool and gradient', moved, pooling(ops.max_pool), flax_pool
+
+
+def whole(network, batch_size):
+    """Yields the same for a network."""
+    side, channels, features, width, _, padding = LAYERS[FIRST[network]]
+    images = jax.random.normal(jax.random.key(0), (batch_size, side, side, channels))
+    labels = jnp.arange(batch_size) % CLASSES
+    config = importlib.import_module(f'configs.{network}').get_config()
+    model = models.create_model(config.model, CLASSES)
+    kind = plain_flax.ResNet if 'depth' in NETWORKS[network] else plain_flax.CNN
+    variables = jax.jit(model.init)(jax.random.key(0), images[:1])
+    params = variables.pop('params')
+
+    def programs(model):
+        @jax.jit
+        def gradient(params):
+            def mean_loss(params):
+                inputs = {'params': params, **variables}
+                logits, _ = model.apply(inputs, images, train=True, mutable='batch_stats')
+                return steps.cross_entropy(logits, labels).mean()
+
+            return jax.grad(mean_loss)(params)
+
+        logits = jax.jit(
+            lambda params: model.apply({'params': params, **variables}, images, train=False)
+        )
+        return lambda: logits(params), lambda: gradient(params)
+
+    forward = flops.forward(model, images.shape[1:]) * batch_size
+    # The backward pass is twice the forward pass, but for the gradient of the images.
+    outputs = side if padding == 'SAME' else side - width + 1
+    unneeded = 2 * batch_size * outputs**2 * width**2 * channels * features
+    work = {'logits': {'flop': forward}, 'loss gradient': {'flop': 3 * forward - unneeded}}
+    pairs = zip(programs(model), programs(kind(**NETWORKS[network])), strict=True)
+    for (name, flop), (ours, theirs) in zip(work.items(), pairs, strict=True):
+        yield name, flop, ours, theirs
 
 
 def ceilings(rounds):
@@ -103,21 +151,50 @@ def ceilings(rounds):
     }
 
 
+def report(path):
+    """Prints the table of a file of results, as Markdown."""
+    print('| of | batch | operation | ms | lax, ms | against lax | ours | lax | ceiling |')
+    print('|---|---:|---|' + '---:|' * 6)
+    for record in map(json.loads, path.read_text().splitlines()):
+        low, middle, high = record['ratio_to_lax']
+        key, unit, ceiling = 'gflops', 'GFLOP/s', record['matrix_product_gflops']
+        if 'ours_gb_per_second' in record:
+            key, unit, ceiling = 'gb_per_second', 'GB/s', record['copy_gb_per_second']
+        print(
+            f'| {record["layer"]} | {record["batch_size"]} | {record["operation"]} '
+            f'| {record["ms"]:.2f} | {record["lax_ms"]:.2f} '
+            f'| {middle:.2f} ({low:.2f}-{high:.2f}) '
+            f'| {record[f"ours_{key}"]:.0f} | {record[f"lax_{key}"]:.0f} | {ceiling:.0f} {unit} |'
+        )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--out', type=Path, default=RESULTS, help='JSON lines')
     parser.add_argument('--batch_sizes', default='32,128,512')
-    parser.add_argument('--layers', default=','.join(LAYERS))
+    parser.add_argument('--layers', default=','.join((*LAYERS, *FIRST)), help='or networks')
     parser.add_argument('--rounds', type=int, default=9)
+    parser.add_argument('--report', action='store_true', help='only show the results there are')
     args = parser.parse_args()
+    if args.report:
+        report(args.out)
+        return
     startup.prepare()
     with args.out.open('w') as file:
         for batch_size in map(int, args.batch_sizes.split(',')):
             for layer in args.layers.split(','):
                 limits = ceilings(args.rounds)  # again each time: the machine is shared
-                for name, flop, ours, theirs in operations(layer, batch_size):
+                profiled = whole if layer in FIRST else operations
+                for name, work, ours, theirs in profiled(layer, batch_size):
                     seconds = alternate({'ours': ours, 'lax': theirs}, args.rounds)
                     ratios = np.divide(seconds['lax'], seconds['ours'])
+                    rates = {
+                        f'{who}_{"gflops" if unit == "flop" else "gb_per_second"}': round(
+                            amount / np.median(seconds[who]) / 1e9, 1
+                        )
+                        for unit, amount in work.items()
+                        for who in seconds
+                    }
                     record = {
                         'benchmark': 'operations',
                         'layer': layer,
@@ -126,7 +203,7 @@ def main():
                         'ms': round(1e3 * float(np.median(seconds['ours'])), 3),
                         'lax_ms': round(1e3 * float(np.median(seconds['lax'])), 3),
                         'ratio_to_lax': np.round(np.percentile(ratios, [25, 50, 75]), 3).tolist(),
-                        'gflops': flop and round(flop / np.median(seconds['ours']) / 1e9, 1),
+                        **rates,
                         **limits,
                         'jax': jax.__version__,
                     }

@@ -69,6 +69,7 @@ def read(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--out', type=Path, help='JSON lines, one a run; those in it are not rerun')
+    parser.add_argument('--networks', default=','.join(NETWORKS))
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--runs', type=Path, default=Path('runs/four_networks'))
     parser.add_argument('flags', nargs='*', help='more flags for each run, after --')
@@ -78,7 +79,7 @@ def main():
         return
     done = {(record['network'], record['seed']) for record in read(args.out)}
     for seed in range(args.seeds):
-        for network in NETWORKS:
+        for network in args.networks.split(','):
             if (network, seed) not in done:
                 record = train(network, seed, args.runs / f'{network}-{seed}', args.flags)
                 with args.out.open('a') as file:
