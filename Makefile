@@ -14,8 +14,9 @@ WORKDIR := runs/$(basename $(notdir $(CONFIG)))
 train: $(VENV)/.train
 	$(VENV)/bin/python -m neptune_jax.main --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
+# Three at once also on two cores: they wait about as often as they compute.
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses=3 --dist=worksteal $(ARGS)
 
 smoke: $(VENV)/.train
 	@folder=$$(mktemp -d) && $(VENV)/bin/python -m neptune_jax.main --config=$(CONFIG) \

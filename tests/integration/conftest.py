@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[2]
 def command(data_dir):
     """Makes the command line and the environment of `python -m neptune_jax.main` with flags."""
 
-    def command(*flags, prefix=(), devices=1):
+    def command(*flags, prefix=(), devices=1, optimized=False):
         args = [*prefix, sys.executable, '-m', 'neptune_jax.main', *map(str, flags)]
         env = os.environ | {
-            'XLA_FLAGS': xla.flags(devices),
+            'XLA_FLAGS': xla.flags(devices, optimized),
             'TFDS_DATA_DIR': str(data_dir),
             'COLUMNS': '200',
         }

@@ -26,7 +26,8 @@ def digits(tmp_path):
 
 def test_a_folder_of_digits_is_learned(run, digits, tmp_path):
     flags = (f'--config.data.path={digits}', f'--config.data.dir={tmp_path}/data')
-    result = run('--config=configs/image_folder.py', *flags, f'--workdir={tmp_path}/run')
+    flags += (f'--workdir={tmp_path}/run',)
+    result = run('--config=configs/image_folder.py', *flags, optimized=True)
     assert result.returncode == 0, result.stderr
     summary = runs.read_summary(tmp_path / 'run')
     assert summary['test']['count'] > 150

@@ -18,7 +18,7 @@ from neptune_jax import runs
 from tests import xla
 
 ROOT = Path(__file__).parents[2]
-STEPS = 60
+STEPS = 20  # after more, Adam and ReLU magnify what is rounded otherwise
 FLAGS = (
     '--config=configs/cnn.py',
     '--config.data.name=fashion_mnist_mini',
@@ -116,7 +116,7 @@ def main():
         f'\ntest accuracy: two processes {two["test"]["accuracy"]}, one {one["test"]["accuracy"]}; '
         f'largest difference in {len(pairs)} arrays of the state: {apart:.1e}'
     )
-    if two['test']['accuracy'] != one['test']['accuracy'] or apart > 1e-4:
+    if two['test']['accuracy'] != one['test']['accuracy'] or apart > 1e-6:
         sys.exit('they differ')
 
 
