@@ -208,7 +208,9 @@ def _max_pool_forward(x, size):
         element = windows[:, :, number // size, :, number % size]
         place = jnp.where(element > largest, number, place)
         largest = jnp.maximum(element, largest)
-    return largest, (place.astype(jnp.uint8), height, width)
+    # Without the barriers here and in the gradient, XLA computes both again for each of their uses.
+    largest, place = lax.optimization_barrier((largest, place.astype(jnp.uint8)))
+    return largest, (place, height, width)
 
 
 def _max_pool_backward(size, residuals, grad):
@@ -218,7 +220,7 @@ def _max_pool_backward(size, residuals, grad):
     grad = jnp.where(place[:, :, None, :, None] == places, grad[:, :, None, :, None], 0)
     grad = grad.reshape(batch, rows * size, columns * size, channels)
     rest = ((0, 0), (0, height - rows * size), (0, width - columns * size), (0, 0))
-    return (jnp.pad(grad, rest),)
+    return (lax.optimization_barrier(jnp.pad(grad, rest)),)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)

@@ -21,6 +21,7 @@ CONTESTANTS = {
     'ours bfloat16': ('ours', 'OursBfloat16'),
     'flax': ('plain_flax', 'PlainFlax'),
     'torch': ('pytorch', 'Torch'),
+    'torch channels last': ('pytorch', 'TorchChannelsLast'),
     'torch compile': ('pytorch', 'TorchCompile'),
     'torch bfloat16': ('pytorch', 'TorchBfloat16'),
     'torch compile bfloat16': ('pytorch', 'TorchCompileBfloat16'),

@@ -66,7 +66,7 @@ class ResNet(nn.Module):
 
 
 class Torch(Contestant):
-    compiled = bfloat16 = False
+    compiled = bfloat16 = channels_last = False
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -78,7 +78,7 @@ class Torch(Contestant):
             for array in (self.images, self.test_images)
         )
         self.labels = torch.from_numpy(self.labels).long()
-        if self.bfloat16:
+        if self.channels_last:
             model = model.to(memory_format=torch.channels_last)
             self.images = self.images.to(memory_format=torch.channels_last)
             self.test_images = self.test_images.to(memory_format=torch.channels_last)
@@ -122,7 +122,7 @@ class Torch(Contestant):
         columns = torch.where(mirrored[:, None], columns.flip(1), columns)
         numbers = torch.arange(len(images))[:, None, None]
         images = images[numbers, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-        kept = torch.channels_last if self.bfloat16 else torch.contiguous_format
+        kept = torch.channels_last if self.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=kept)
 
     def step(self, rows):
@@ -149,7 +149,11 @@ class TorchCompile(Torch):
     compiled = True
 
 
-class TorchBfloat16(Torch):
+class TorchChannelsLast(Torch):
+    channels_last = True
+
+
+class TorchBfloat16(TorchChannelsLast):
     bfloat16 = True
 
 
