@@ -1,0 +1,74 @@
+"""How long `python -m neptune_jax.main` takes to its first training step.
+
+    python -m experiments.benchmarks.startup
+
+From the start of the process until it says what the first step gave; from an empty compilation
+cache and then, several times, from the filled one. The data set is prepared before.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+
+from neptune_jax import runs
+
+RESULTS = Path(__file__).parent / 'results/startup.jsonl'
+
+
+def seconds_to_first_step(config, folder, number):
+    command = [sys.executable, '-u', '-m', 'neptune_jax.main', f'--config=configs/{config}.py']
+    command += ['--config.data.name=fashion_mnist_mini', f'--config.data.dir={folder}/data']
+    command += ['--config.train.steps=1', f'--workdir={folder}/{config}-{number}']
+    environ = os.environ | {'JAX_COMPILATION_CACHE_DIR': f'{folder}/cache'}
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
+        for line in process.stdout:
+            if line.startswith('step '):
+                seconds = time.perf_counter() - began
+        if process.wait():
+            raise RuntimeError('the training has failed; what it said is above')
+    return seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--out', type=Path, default=RESULTS, help='JSON lines')
+    parser.add_argument('--configs', default='cnn,cnn3,resnet20')
+    parser.add_argument('--rounds', type=int, default=5)
+    args = parser.parse_args()
+    with args.out.open('w') as file:
+        for config in args.configs.split(','):
+            with tempfile.TemporaryDirectory() as folder:
+                seconds_to_first_step(config, folder, 'prepares')
+                for path in Path(folder, 'cache').iterdir():
+                    path.unlink()
+                cold, *warm = (
+                    seconds_to_first_step(config, folder, number)
+                    for number in range(args.rounds + 1)
+                )
+            record = {
+                'benchmark': 'startup',
+                'config': config,
+                'cold_seconds': round(cold, 2),
+                'warm_seconds': [round(seconds, 2) for seconds in warm],
+                'warm_median': round(statistics.median(warm), 2),
+                'processor': runs.processor(),
+                'cpu_count': os.cpu_count(),
+                'python': sys.version.split()[0],
+                'jax': jax.__version__,
+            }
+            file.write(json.dumps(record) + '\n')
+            file.flush()
+            print(record)
+
+
+if __name__ == '__main__':
+    main()
