@@ -26,16 +26,15 @@ RESULTS = Path(__file__).parent / 'results/startup.jsonl'
 def seconds_to_first_step(config, folder, number):
     command = [sys.executable, '-u', '-m', 'neptune_jax.main', f'--config=configs/{config}.py']
     command += ['--config.data.name=fashion_mnist_mini', f'--config.data.dir={folder}/data']
-    command += ['--config.train.steps=1', f'--workdir={folder}/{config}-{number}']
+    command += ['--config.train.steps=4', '--config.log.every=1 step']
+    command += [f'--workdir={folder}/{config}-{number}']
     environ = os.environ | {'JAX_COMPILATION_CACHE_DIR': f'{folder}/cache'}
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
-        for line in process.stdout:
-            if line.startswith('step '):
-                seconds = time.perf_counter() - began
-        if process.wait():
-            raise RuntimeError('the training has failed; what it said is above')
-    return seconds
+        seconds = [time.perf_counter() - began for line in process.stdout if line[:5] == 'step ']
+    if process.returncode:
+        raise RuntimeError('the training has failed; what it said is above')
+    return seconds[0]
 
 
 def main():

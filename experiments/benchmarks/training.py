@@ -216,17 +216,21 @@ def report(path):
     races = [record for record in records if record['benchmark'] == 'time to accuracy']
     records = [record for record in records if record['benchmark'] == 'training']
     columns = (
-        'network batch contestant images/s against~Flax augmented evaluation first~step memory'
+        'network batch contestant images/s against~Flax ours~against~it augmented evaluation '
+        'first~step memory'
     )
     print('|', ' | '.join(columns.split()).replace('~', ' '), '|')
-    print('|---|---:|---|' + '---:|' * 6)
+    print('|---|---:|---|' + '---:|' * 7)
     for record in records:
+        if record['contestant'] == 'ours':
+            ours = record['plain']['images_per_second']
         low, middle, high = record['plain']['ratio_to_flax']
         first = record['first_step_seconds']
         print(
             f'| {record["network"]} | {record["batch_size"]} | {record["contestant"]} '
             f'| {np.median(record["plain"]["images_per_second"]):,.0f} '
             f'| {middle:.2f} ({low:.2f}-{high:.2f}) '
+            f'| {np.median(np.divide(ours, record["plain"]["images_per_second"])):.2f} '
             f'| {record["augmented"]["ratio_to_flax"][1]:.2f} '
             f'| {record["evaluation"]["ratio_to_flax"][1]:.2f} '
             f'| {first["cold"]:.1f} s, {first["cached"]:.1f} s '
