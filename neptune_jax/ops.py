@@ -75,8 +75,7 @@ def _conv(x, kernel, strides, padding, in_loop):
     # Where no gradient is asked for, XLA fuses a whole network of these into one kernel.
     if not in_loop:
         return _lax_conv(x, kernel, strides, padding)
-    patches = jnp.concatenate(_shifted(x, kernel.shape, strides, padding), axis=-1)
-    return patches @ kernel.reshape(-1, kernel.shape[-1])
+    return patches(x, kernel.shape, strides, padding) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def _conv_forward(x, kernel, strides, padding, in_loop):
@@ -145,9 +144,9 @@ def _input_gradient(x, kernel, grad, strides, padding, in_loop):
 
 def _kernel_gradient(x, kernel, grad, strides, padding, in_loop):
     if in_loop or x.shape[-1] == 1:
-        patches = jnp.concatenate(_shifted(x, kernel.shape, strides, padding), axis=-1)
-        patches, grad = (part.reshape(-1, part.shape[-1]) for part in (patches, grad))
-        return (patches.T @ grad).reshape(kernel.shape)
+        under = patches(x, kernel.shape, strides, padding)
+        under, grad = (part.reshape(-1, part.shape[-1]) for part in (under, grad))
+        return (under.T @ grad).reshape(kernel.shape)
     size = max(_PART, -(-len(x) // _MOST_PARTS))
 
     def part(start):
@@ -158,6 +157,11 @@ def _kernel_gradient(x, kernel, grad, strides, padding, in_loop):
         return found.astype(_sum_type(kernel.dtype))
 
     return sum(part(start) for start in range(0, len(x), size)).astype(kernel.dtype)
+
+
+def patches(x, kernel_shape, strides=(1, 1), padding=((0, 0), (0, 0))):
+    """Returns what lies under a kernel [h, w, ...] at each place, row by row: [B, H', W', hwC]."""
+    return jnp.concatenate(_shifted(x, kernel_shape, strides, padding), axis=-1)
 
 
 def _shifted(x, kernel_shape, strides, padding):

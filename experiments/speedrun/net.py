@@ -3,7 +3,6 @@
 After Jordan, '94% on CIFAR-10 in 3.29 seconds on a single GPU' (arXiv:2404.00498).
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,7 +64,7 @@ class Whitening(nn.Module):
     @nn.compact
     def __call__(self, x):
         # Over so few channels the product of patches is faster than XLA's convolution on a CPU.
-        x = patches(x, self.size, self.stride)
+        x = ops.patches(x, (self.size,) * 2, (self.stride,) * 2)
         features = 2 * x.shape[-1]
         kernel = self.param('kernel', nn.initializers.zeros, (x.shape[-1], features))
         bias = self.param('bias', nn.initializers.zeros, (features,))
@@ -118,18 +117,6 @@ def partial_dirac(key, shape, dtype=jnp.float32):
     return kernel.at[..., :channels].set(identity[..., : shape[-1]])
 
 
-def patches(images, size, stride):
-    """Returns [B, H', W', size * size * C]: what lies under a window, row by row."""
-    height, width = images.shape[1:3]
-    return jnp.concatenate(
-        [
-            images[:, i : height - size + i + 1 : stride, j : width - size + j + 1 : stride]
-            for i, j in itertools.product(range(size), repeat=2)
-        ],
-        axis=-1,
-    )
-
-
 def whitening_kernel(images, size, epsilon=5e-4):
     """Returns the kernel that makes patches of images uncorrelated, each feature of variance 1.
 
@@ -144,7 +131,7 @@ def whitening_kernel(images, size, epsilon=5e-4):
     Returns:
         float32[size * size * C, 2 * size * size * C].
     """
-    x = patches(images, size, 1)
+    x = ops.patches(images, (size, size))
     x = x.reshape(-1, x.shape[-1])
     x = x - x.mean(axis=0, keepdims=True)
     covariance = jnp.matmul(x.T, x, precision='highest') / len(x)

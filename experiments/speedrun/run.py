@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from configs import cnn
 from experiments.speedrun import training
-from neptune_jax import runs
+from neptune_jax import runs, startup
 from neptune_jax.data import dataset
 
 RESULTS = Path(__file__).parent / 'results'
@@ -135,6 +135,7 @@ def main():
     args = parser.parse_args()
     if args.seeds % args.together:
         parser.error('--seeds must be a multiple of --together')
+    startup.prepare()
     data = load(args.data_name, args.data_dir, args.split)
     records, out = [], args.out or RESULTS / f'{args.rung}.jsonl'
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional
 
 from experiments.speedrun import optimizer, run, training
+from neptune_jax import startup
 
 RESULTS = Path(__file__).parent / 'results/cpu90.jsonl'
 
@@ -157,6 +158,7 @@ def main():
     parser.add_argument('--data_name', default='fashion_mnist')
     parser.add_argument('--data_dir', default='', help='where tfds keeps its data')
     args = parser.parse_args()
+    startup.prepare()
     rung, data = run.RUNGS['cpu90'], run.load(args.data_name, args.data_dir)
     runner = training.Runner(rung, data)
     trainer = Trainer(rung, data, runner)
