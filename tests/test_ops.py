@@ -74,8 +74,8 @@ def test_convolution_equals_lax_in_value_and_gradients(data, dtype, in_loop):
 
 
 @pytest.mark.parametrize('layer', LAYERS)
-@pytest.mark.parametrize('batch', [20])  # more than a weight gradient takes at a time
-def test_convolution_equals_lax_in_the_layers_of_the_networks(layer, batch):
+def test_convolution_equals_lax_in_the_layers_of_the_networks(layer):
+    batch = 20  # more than a weight gradient takes at a time
     size, channels, features, width, stride, padding = LAYERS[layer]
     args = draw((batch, size, size, channels), (width, width, channels, features), 'float32')
     args = *args, (stride, stride), padding

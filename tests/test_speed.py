@@ -2,13 +2,13 @@
 
 import time
 
-import flax.linen as nn
 import jax
 import numpy as np
 import optax
 import pytest
 from ml_collections import ConfigDict
 
+from experiments.benchmarks.contestants import NETWORKS, plain_flax
 from neptune_jax import models, steps
 from neptune_jax.state import TrainState
 
@@ -16,22 +16,11 @@ pytestmark = pytest.mark.usefixtures('standard_promotion')
 ROUNDS, BATCH = 9, 128
 
 
-class PlainCNN3(nn.Module):
-    """configs/cnn3.py's network as Flax's own example would write it."""
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        for features in (32, 64, 128):
-            x = nn.relu(nn.Conv(features, (3, 3))(x))
-            x = nn.max_pool(x, (2, 2), (2, 2))
-        return nn.Dense(10)(x.reshape(x.shape[0], -1))
-
-
 class Training:
     def __init__(self, model):
         images = jax.random.normal(jax.random.key(0), (BATCH, 28, 28, 1))
         optimizer, traces = optax.adam(1e-3), []
-        params = model.init(jax.random.key(1), images)['params']
+        params = model.init(jax.random.key(1), images, train=False)['params']
         self.state = TrainState(np.int32(0), params, {}, optimizer.init(params), {})
         self.batch = jax.device_put(
             {'image': images, 'label': np.arange(BATCH, dtype=np.int32) % 10}
@@ -58,7 +47,8 @@ class Training:
 
 def test_a_training_step_is_faster_than_plain_flax():
     config = ConfigDict({'name': 'cnn', 'features': (32, 64, 128), 'activation': 'relu'})
-    ours, theirs = Training(models.create_model(config, 10)), Training(PlainCNN3())
+    plain = plain_flax.CNN(**NETWORKS['cnn3'])
+    ours, theirs = Training(models.create_model(config, 10)), Training(plain)
     theirs.state = theirs.state.replace(params=ours.state.params)  # the same names and shapes
     ours.seconds(1), theirs.seconds(1)
     np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-5)

@@ -261,10 +261,9 @@ def on_one_device():
     return train_on('jit', 1)
 
 
-@pytest.mark.parametrize('num_devices', [2])
-def test_every_driver_gives_the_same_where_batch_statistics_are_not_synchronised(num_devices):
+def test_every_driver_gives_the_same_where_batch_statistics_are_not_synchronised():
     found = {
-        driver: train_on(driver, num_devices, sync_batch_norm=False)
+        driver: train_on(driver, 2, sync_batch_norm=False)
         for driver in ('jit', 'pmap', 'shard_map')
     }
     for driver in ('jit', 'shard_map'):

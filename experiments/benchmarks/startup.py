@@ -31,7 +31,9 @@ def seconds_to_first_step(config, folder, number):
     environ = os.environ | {'JAX_COMPILATION_CACHE_DIR': f'{folder}/cache'}
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
-        seconds = [time.perf_counter() - began for line in process.stdout if line[:5] == 'step ']
+        seconds = [
+            time.perf_counter() - began for line in process.stdout if line.startswith('step ')
+        ]
     if process.returncode:
         raise RuntimeError('the training has failed; what it said is above')
     return seconds[0]

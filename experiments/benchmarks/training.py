@@ -139,7 +139,6 @@ def compare(network, batch_size, names, folder, args):
             'network': network,
             'batch_size': batch_size,
             'contestant': name,
-            'device': 'cpu',
             'steps_a_round': args.steps,
         }
         for key, rates in measured[name].items():
@@ -181,7 +180,6 @@ def race(network, batch_size, names, folder, args):
                     'network': network,
                     'batch_size': batch_size,
                     'contestant': name,
-                    'device': 'cpu',
                     'goal': args.until,
                     'steps_between_tests': args.steps,
                     'steps': steps[name],
