@@ -20,8 +20,10 @@ _IN_LOOP = contextvars.ContextVar('in_loop', default=False)
 
 # On a CPU, the number of products in an output pixel up to which they are simply added up.
 _FEW_PRODUCTS = 32
-# Examples that a weight gradient takes at a time: their pixels stay in the processor's cache.
-_PART = 16
+# A weight gradient takes as many examples at a time as stay in the processor's cache: so many bytes
+# of their pixels and gradients.
+_PART = 2**19
+_FEWEST_EXAMPLES = 16
 _MOST_PARTS = 32
 
 
@@ -147,7 +149,9 @@ def _kernel_gradient(x, kernel, grad, strides, padding, in_loop):
         under = patches(x, kernel.shape, strides, padding)
         under, grad = (part.reshape(-1, part.shape[-1]) for part in (under, grad))
         return (under.T @ grad).reshape(kernel.shape)
-    size = max(_PART, -(-len(x) // _MOST_PARTS))
+    examples = _PART * len(x) // ((x.size + grad.size) * x.dtype.itemsize)
+    # A power of two is a whole number of the processor's vectors, which hold examples here.
+    size = max(1 << examples.bit_length() >> 1, _FEWEST_EXAMPLES, -(-len(x) // _MOST_PARTS))
 
     def part(start):
         def forward(kernel):

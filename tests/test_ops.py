@@ -14,6 +14,14 @@ from neptune_jax import ops
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def gradients_in_parts():
+    """Weight gradients of small arrays too are added up from parts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, '_PART', 1)
+        yield
+
+
 def lax_conv(x, kernel, strides, padding):
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=DIMENSIONS)
 
@@ -75,7 +83,7 @@ def test_convolution_equals_lax_in_value_and_gradients(data, dtype, in_loop):
 
 @pytest.mark.parametrize('layer', LAYERS)
 def test_convolution_equals_lax_in_the_layers_of_the_networks(layer):
-    batch = 20  # more than a weight gradient takes at a time
+    batch = ops._FEWEST_EXAMPLES + 4  # two parts
     size, channels, features, width, stride, padding = LAYERS[layer]
     args = draw((batch, size, size, channels), (width, width, channels, features), 'float32')
     args = *args, (stride, stride), padding
