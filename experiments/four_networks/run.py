@@ -33,6 +33,7 @@ def train(network, seed, workdir, flags):
     return {
         'network': network,
         'seed': seed,
+        'flags': flags,
         **{key: summary[key] for key in keys},
         **{key: environment[key] for key in origin},
     }
