@@ -213,6 +213,8 @@ def report(path):
     records = [json.loads(line) for line in path.read_text().splitlines()]
     races = [record for record in records if record['benchmark'] == 'time to accuracy']
     records = [record for record in records if record['benchmark'] == 'training']
+    networks = list(contestants.NETWORKS)
+    records.sort(key=lambda record: (networks.index(record['network']), record['batch_size']))
     columns = (
         'network batch contestant images/s against~Flax ours~against~it augmented evaluation '
         'first~step memory'
@@ -247,8 +249,10 @@ def _draw(records, path):
     from matplotlib.figure import Figure
 
     groups = list(dict.fromkeys((record['network'], record['batch_size']) for record in records))
-    figure = Figure(figsize=(4 * len(groups), 3.5), layout='constrained')
-    for axes, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+    rows = -(-len(groups) // 3)
+    figure = Figure(figsize=(13, 3.5 * rows), layout='constrained')
+    for number, group in enumerate(groups, 1):
+        axes = figure.add_subplot(rows, 3, number)
         own = [r for r in records if (r['network'], r['batch_size']) == group][::-1]
         low, middle, high = np.array([record['plain']['ratio_to_flax'] for record in own]).T
         names = [record['contestant'] for record in own]
