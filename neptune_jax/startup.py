@@ -1,4 +1,4 @@
-"""What every command sets before JAX is imported, so that it starts fast and runs fast."""
+"""What every command sets before it imports JAX, so that it starts fast and runs fast."""
 
 import ctypes
 import hashlib
@@ -17,7 +17,9 @@ _AMX_FLAGS = '--xla_cpu_use_onednn=true --xla_cpu_experimental_onednn_custom_cal
 def prepare():
     """Keeps compiled programs and freed memory for later; turns AMX on where there is any.
 
-    What the environment already says, JAX_COMPILATION_CACHE_DIR and XLA_FLAGS, is respected.
+    What the environment already says, JAX_COMPILATION_CACHE_DIR and XLA_FLAGS, is respected. JAX
+    reads the first when it is imported: called later, as by measurements that are to compile anew,
+    this keeps no programs.
     """
     _keep_compiled_programs()
     _keep_freed_memory()

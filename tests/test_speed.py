@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
+from configs import cnn3
 from experiments.benchmarks.contestants import NETWORKS, plain_flax
 from neptune_jax import models, steps
 from neptune_jax.state import TrainState
@@ -46,9 +46,8 @@ class Training:
 
 
 def test_a_training_step_is_faster_than_plain_flax():
-    config = ConfigDict({'name': 'cnn', 'features': (32, 64, 128), 'activation': 'relu'})
-    plain = plain_flax.CNN(**NETWORKS['cnn3'])
-    ours, theirs = Training(models.create_model(config, 10)), Training(plain)
+    ours = Training(models.create_model(cnn3.get_config().model, 10))
+    theirs = Training(plain_flax.CNN(**NETWORKS['cnn3']))
     theirs.state = theirs.state.replace(params=ours.state.params)  # the same names and shapes
     ours.seconds(1), theirs.seconds(1)
     np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-5)

@@ -27,7 +27,6 @@ from neptune_jax.data import dataset
 
 RESULTS = Path(__file__).parent / 'results'
 
-
 SHIFTS = ((0, 0), (-1, -1), (1, 1))
 
 
