@@ -10,9 +10,11 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -20,6 +22,11 @@ _IN_LOOP = contextvars.ContextVar('in_loop', default=False)
 
 # On a CPU, the number of products in an output pixel up to which they are simply added up.
 _FEW_PRODUCTS = 32
+# XLA's convolutions are slow where a pixel has fewer channels.
+_FEW_CHANNELS = 16
+# A product of whole rows needs no patches, but multiplies by zeros too: `row width / kernel width`
+# products for each that counts. With few features that pays: up to this bound on both multiplied.
+_ROW_PRODUCTS = 64
 # A weight gradient takes as many examples at a time as stay in the processor's cache: so many bytes
 # of their pixels and gradients.
 _PART = 2**19
@@ -74,6 +81,8 @@ def conv(x, kernel, strides=(1, 1), padding='SAME', **options):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x, kernel, strides, padding, in_loop):
+    if kernel.shape[-1] < _FEW_CHANNELS and _has_few_products(kernel):
+        return lax.optimization_barrier(_sum_of_products(x, kernel, strides, padding))
     # Where no gradient is asked for, XLA fuses a whole network of these into one kernel.
     if not in_loop:
         return _lax_conv(x, kernel, strides, padding)
@@ -81,20 +90,28 @@ def _conv(x, kernel, strides, padding, in_loop):
 
 
 def _conv_forward(x, kernel, strides, padding, in_loop):
-    height, width, channels, features = kernel.shape
-    if height * width * channels <= _FEW_PRODUCTS:
-        exact = _sum_type(x.dtype)
-        shifted = _shifted(x.astype(exact), kernel.shape, strides, padding)
-        weights = kernel.astype(exact).reshape(-1, channels, 1, 1, 1, features)
-        y = sum(
-            pixels[..., channel, None] * weights[tap, channel]
-            for tap, pixels in enumerate(shifted)
-            for channel in range(channels)
-        ).astype(x.dtype)
+    if _has_few_products(kernel):
+        y = _sum_of_products(x, kernel, strides, padding)
     else:
         y = _conv(x, kernel, strides, padding, in_loop)
     # The barrier keeps XLA from computing this again in everything that uses it.
     return lax.optimization_barrier(y), (x, kernel)
+
+
+def _has_few_products(kernel):
+    return math.prod(kernel.shape[:3]) <= _FEW_PRODUCTS
+
+
+def _sum_of_products(x, kernel, strides, padding):
+    channels, features = kernel.shape[2:]
+    exact = _sum_type(x.dtype)
+    shifted = _shifted(x.astype(exact), kernel.shape, strides, padding)
+    weights = kernel.astype(exact).reshape(-1, channels, 1, 1, 1, features)
+    return sum(
+        pixels[..., channel, None] * weights[tap, channel]
+        for tap, pixels in enumerate(shifted)
+        for channel in range(channels)
+    ).astype(x.dtype)
 
 
 def _conv_backward(strides, padding, in_loop, residuals, grad):
@@ -109,42 +126,72 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _input_gradient(x, kernel, grad, strides, padding, in_loop):
-    size, channels = kernel.shape[:2], kernel.shape[2]
-    # What of the gradient lies before and after each axis of the input, seen from the kernel.
-    before = [n - 1 - low for n, (low, _) in zip(size, padding, strict=True)]
-    after = [
-        n + low - 1 - (m - 1) * stride
-        for n, m, stride, (low, _) in zip(
-            x.shape[1:3], grad.shape[1:3], strides, padding, strict=True
-        )
-    ]
-    if strides == (1, 1) and channels >= 16 and not in_loop:
+    height, width, channels, features = kernel.shape
+    if strides == (1, 1) and channels >= _FEW_CHANNELS and not in_loop:
         # lax transposes a convolution into one with a reversed window, which is no faster in
         # float32 and many times slower where bfloat16 has instructions of its own.
+        before = height - 1 - padding[0][0], width - 1 - padding[1][0]
+        after = _rest(x, grad, strides, padding)
         flipped = kernel[::-1, ::-1].swapaxes(2, 3)
         return _lax_conv(grad, flipped, (1, 1), tuple(zip(before, after, strict=True)))
-    # One matrix product gives what each output pixel owes each input pixel under the kernel.
-    owed = grad @ kernel.reshape(-1, kernel.shape[-1]).T
-    owed = lax.optimization_barrier(owed.reshape(*grad.shape[:3], *size, channels))
-    owed = owed.astype(_sum_type(x.dtype))
-    rows, columns = strides
+    # One matrix product gives what each output pixel, or row of them, owes each input pixel under
+    # the kernel.
+    if _whole_rows(x, kernel, padding):
+        columns = x.shape[2] + sum(padding[1])
+        row_kernel = _row_kernel(kernel, columns, grad.shape[2], strides[1])
+        owed = grad.reshape(*grad.shape[:2], -1) @ row_kernel
+        owed = owed.reshape(*grad.shape[:2], columns, height, 1, channels)
+        strides = (strides[0], 1)
+    else:
+        owed = grad @ kernel.reshape(-1, features).T
+        owed = owed.reshape(*grad.shape[:3], height, width, channels)
+    owed = lax.optimization_barrier(owed).astype(_sum_type(x.dtype))
+    after = _rest(x, owed, strides, padding)
     total = sum(
         lax.pad(
             owed[:, :, :, i, j],
             jnp.zeros((), owed.dtype),
             (
                 (0, 0, 0),
-                (i - padding[0][0], after[0] - i, rows - 1),
-                (j - padding[1][0], after[1] - j, columns - 1),
+                (i - padding[0][0], after[0] - i, strides[0] - 1),
+                (j - padding[1][0], after[1] - j, strides[1] - 1),
                 (0, 0, 0),
             ),
         )
-        for i, j in itertools.product(*map(range, size))
+        for i, j in itertools.product(*map(range, owed.shape[3:5]))
     )
     return total.astype(x.dtype)
 
 
+def _rest(x, grad, strides, padding):
+    """Returns how many rows and columns of the input lie after the first under the last output."""
+    return [
+        n + low - 1 - (m - 1) * stride
+        for n, m, stride, (low, _) in zip(
+            x.shape[1:3], grad.shape[1:3], strides, padding, strict=True
+        )
+    ]
+
+
+def _whole_rows(x, kernel, padding):
+    """Whether a gradient multiplies whole rows of the input and of the output."""
+    columns = x.shape[2] + sum(padding[1])
+    return columns * kernel.shape[3] <= _ROW_PRODUCTS * kernel.shape[1]
+
+
+def _row_kernel(kernel, columns, out_columns, stride):
+    """Returns the matrix from rows of the output to those of the input: [W' features, W h C].
+
+    It has the kernel at each place of a row and is zero elsewhere.
+    """
+    places = [np.eye(out_columns * stride, columns, k=j)[::stride] for j in range(kernel.shape[1])]
+    places = jnp.asarray(places, kernel.dtype)
+    return jnp.einsum('jpw,ijcf->pfwic', places, kernel).reshape(out_columns * kernel.shape[3], -1)
+
+
 def _kernel_gradient(x, kernel, grad, strides, padding, in_loop):
+    if x.shape[-1] == 1 and _whole_rows(x, kernel, padding):
+        return _kernel_gradient_by_rows(x, kernel, grad, strides, padding)
     if in_loop or x.shape[-1] == 1:
         under = patches(x, kernel.shape, strides, padding)
         under, grad = (part.reshape(-1, part.shape[-1]) for part in (under, grad))
@@ -161,6 +208,17 @@ def _kernel_gradient(x, kernel, grad, strides, padding, in_loop):
         return found.astype(_sum_type(kernel.dtype))
 
     return sum(part(start) for start in range(0, len(x), size)).astype(kernel.dtype)
+
+
+def _kernel_gradient_by_rows(x, kernel, grad, strides, padding):
+    height, width = kernel.shape[:2]
+    exact = _sum_type(x.dtype)
+    under = patches(x, (height, 1), (strides[0], 1), padding)  # [B, H', W, h]
+    products = jnp.tensordot(under, grad, ((0, 1), (0, 1)), preferred_element_type=exact)
+    # Of [W, h, W', features] only the pixels that a place of the kernel joins.
+    span = (grad.shape[2] - 1) * strides[1] + 1
+    found = [jnp.einsum('pipf->if', products[j : j + span : strides[1]]) for j in range(width)]
+    return jnp.stack(found, axis=1).reshape(kernel.shape).astype(kernel.dtype)
 
 
 def patches(x, kernel_shape, strides=(1, 1), padding=((0, 0), (0, 0))):
