@@ -81,14 +81,16 @@ def test_convolution_equals_lax_in_value_and_gradients(data, dtype, in_loop):
     assert_close(found, expected, dtype)
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('layer', LAYERS)
-def test_convolution_equals_lax_in_the_layers_of_the_networks(layer):
+def test_convolution_equals_lax_in_the_layers_of_the_networks(layer, dtype):
     batch = ops._FEWEST_EXAMPLES + 4  # two parts
     size, channels, features, width, stride, padding = LAYERS[layer]
-    args = draw((batch, size, size, channels), (width, width, channels, features), 'float32')
-    args = *args, (stride, stride), padding
-    found = value_and_gradients(ops.conv, *args)
-    assert_close(found, value_and_gradients(lax_conv, *args), 'float32')
+    x, kernel = draw((batch, size, size, channels), (width, width, channels, features), dtype)
+    found = value_and_gradients(ops.conv, x, kernel, (stride, stride), padding)
+    x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    expected = value_and_gradients(lax_conv, x, kernel, (stride, stride), padding)
+    assert_close(found, expected, dtype)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
