@@ -5,6 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from neptune_jax import ops
+
 # Dense operations per second in bfloat16, from the makers' data sheets, by the beginning of a
 # device's kind. The first that fits counts.
 PEAKS = {
@@ -36,8 +38,9 @@ def utilization(experiment, images_per_second):
 def forward(model, image_shape):
     """Returns the operations of a network's forward pass on one image (height, width, channels)."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    return _count(jax.make_jaxpr(model.apply)(variables, images).jaxpr)
+    with ops.loop_body():  # where each convolution is a matrix product or lax's
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        return _count(jax.make_jaxpr(model.apply)(variables, images).jaxpr)
 
 
 def _count(jaxpr):

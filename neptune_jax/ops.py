@@ -81,12 +81,12 @@ def conv(x, kernel, strides=(1, 1), padding='SAME', **options):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x, kernel, strides, padding, in_loop):
+    if in_loop:
+        return patches(x, kernel.shape, strides, padding) @ kernel.reshape(-1, kernel.shape[-1])
     if kernel.shape[-1] < _FEW_CHANNELS and _has_few_products(kernel):
         return lax.optimization_barrier(_sum_of_products(x, kernel, strides, padding))
     # Where no gradient is asked for, XLA fuses a whole network of these into one kernel.
-    if not in_loop:
-        return _lax_conv(x, kernel, strides, padding)
-    return patches(x, kernel.shape, strides, padding) @ kernel.reshape(-1, kernel.shape[-1])
+    return _lax_conv(x, kernel, strides, padding)
 
 
 def _conv_forward(x, kernel, strides, padding, in_loop):
@@ -131,7 +131,7 @@ def _input_gradient(x, kernel, grad, strides, padding, in_loop):
         # lax transposes a convolution into one with a reversed window, which is no faster in
         # float32 and many times slower where bfloat16 has instructions of its own.
         before = height - 1 - padding[0][0], width - 1 - padding[1][0]
-        after = _rest(x, grad, strides, padding)
+        after = _beyond(x, grad, strides, padding)
         flipped = kernel[::-1, ::-1].swapaxes(2, 3)
         return _lax_conv(grad, flipped, (1, 1), tuple(zip(before, after, strict=True)))
     # One matrix product gives what each output pixel, or row of them, owes each input pixel under
@@ -146,7 +146,7 @@ def _input_gradient(x, kernel, grad, strides, padding, in_loop):
         owed = grad @ kernel.reshape(-1, features).T
         owed = owed.reshape(*grad.shape[:3], height, width, channels)
     owed = lax.optimization_barrier(owed).astype(_sum_type(x.dtype))
-    after = _rest(x, owed, strides, padding)
+    after = _beyond(x, owed, strides, padding)
     total = sum(
         lax.pad(
             owed[:, :, :, i, j],
@@ -163,8 +163,8 @@ def _input_gradient(x, kernel, grad, strides, padding, in_loop):
     return total.astype(x.dtype)
 
 
-def _rest(x, grad, strides, padding):
-    """Returns how many rows and columns of the input lie after the first under the last output."""
+def _beyond(x, grad, strides, padding):
+    """Returns how many rows and columns of the input follow the place of the last output."""
     return [
         n + low - 1 - (m - 1) * stride
         for n, m, stride, (low, _) in zip(
