@@ -3,7 +3,7 @@
 XLA's convolutions are fast on GPU and TPU, and are taken as they are. On a CPU some of them are an
 order of magnitude slower than the matrix product or the sum that they amount to; there each is
 written in the way that experiments/benchmarks measures as the fastest. Values and gradients are
-those of `lax`, up to the order of additions.
+those of `lax`, up to the order of additions; of a gradient that is not finite, more may become NaN.
 """
 
 import contextlib
