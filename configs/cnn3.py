@@ -2,14 +2,16 @@
 
 Reproduces:  the three-convolution variant of the reference material.
 Command:     python -m neptune_jax.main --config=configs/cnn3.py
-Expected:    see the results table in README.md
+Expected:    test accuracy 0.9247 ± 0.0014 over 3 seeds; 26 s an epoch on
+             two cores of an Intel Xeon at 2.5 GHz (experiments/four_networks/results)
 """
 
-from configs import cnn
+from ml_collections import ConfigDict
+
+from neptune_jax import defaults
 
 
-def get_config():
-    config = cnn.get_config()
-    config.model.features = (32, 64, 128)
-    config.model.activation = 'relu'
+def get_config() -> ConfigDict:
+    config = defaults.get_config()
+    config.model = ConfigDict({'name': 'cnn', 'features': (32, 64, 128), 'activation': 'relu'})
     return config

@@ -6,11 +6,14 @@ Command:     python -m neptune_jax.main --config=configs/image_folder.py --confi
 Expected:    depends on the images
 """
 
-from configs import cnn
+from ml_collections import ConfigDict
+
+from neptune_jax import defaults
 
 
-def get_config():
-    config = cnn.get_config()
+def get_config() -> ConfigDict:
+    config = defaults.get_config()
+    config.model = ConfigDict({'name': 'cnn', 'features': (32, 64), 'activation': 'leaky_relu'})
     config.data.name = 'image_folder'
     config.data.path = 'images'  # images/train/CLASS/*.png, maybe images/val, images/test
     config.data.image_size = (28, 28)

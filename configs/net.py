@@ -2,15 +2,18 @@
 
 Reproduces:  the second PyTorch-style network of the reference material.
 Command:     python -m neptune_jax.main --config=configs/net.py
-Expected:    see the results table in README.md
+Expected:    test accuracy 0.9251 ± 0.0017 over 3 seeds; 33 s an epoch on
+             two cores of an Intel Xeon at 2.5 GHz (experiments/four_networks/results)
 """
 
-from configs import cnn
+from ml_collections import ConfigDict
+
+from neptune_jax import defaults
 
 
-def get_config():
-    config = cnn.get_config()
-    config.model.features = (32, 64, 128)
-    config.model.hidden = (512,)
-    config.model.activation = 'relu'
+def get_config() -> ConfigDict:
+    config = defaults.get_config()
+    config.model = ConfigDict(
+        {'name': 'cnn', 'features': (32, 64, 128), 'hidden': (512,), 'activation': 'relu'}
+    )
     return config

@@ -10,16 +10,12 @@ Expected:    not run to its end; for an accelerator. --config.train.epochs=30 sh
 
 from ml_collections import ConfigDict
 
-from configs import cnn
+from neptune_jax import defaults
 
 
-def get_config():
-    config = cnn.get_config()
-    config.model = ConfigDict()
-    config.model.name = 'resnet'
-    config.model.depth = 20  # 6n + 2 layers
-    config.model.width = 16  # channels of the first stage; the others have two and four times those
-    config.model.dtype = 'float32'
+def get_config() -> ConfigDict:
+    config = defaults.get_config()
+    config.model = ConfigDict({'name': 'resnet', 'depth': 20, 'width': 16})
     config.augment.flip = 'random'
     config.augment.crop_padding = 4
     config.optim.name = 'sgd'

@@ -1,6 +1,6 @@
-"""What every command shares: a config file and overrides as flags, mistakes as one line.
+"""What every command shares: flags, a config file with overrides, mistakes as one line.
 
-What the user got wrong is told on stderr in one line that starts with `error:`, with exit status 2.
+A mistake of the user becomes one line on stderr that starts with `error:`, with exit status 2.
 """
 
 import contextlib
@@ -10,70 +10,145 @@ import re
 import runpy
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from neptune_jax import runs, startup
+from neptune_jax import defaults
+from neptune_jax.devices import startup
 from neptune_jax.errors import PREEMPTED_STATUS, Preempted, UserError
+from neptune_jax.runs import files
 
-CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'A Python file whose get_config() returns the experiment.'
-)
+_HELP_FLAGS = {'--help', '-help', '-h', '--helpshort', '--helpfull'}
 
 
-def run(main):
-    """Runs a command: parses the flags, then calls `main` with the config."""
-    # Libraries log the errors that they also raise; what is raised is what a person sees.
+def define_config() -> flags.FlagHolder:
+    """Defines --config for a command that takes a config; returns the flag's holder."""
+    holder = config_flags.DEFINE_config_file(
+        'config', None, 'A Python file whose get_config() returns the experiment.'
+    )
+    flags.FLAGS['config'].parser = _ConfigParser()
+    return holder
+
+
+def run(main: Callable[[list[str]], None], positional: str = '') -> None:
+    """Runs a command: parses its flags, then calls `main` with the positional arguments.
+
+    Args:
+        main: the command.
+        positional: what its positional arguments are, for the help text; '': it takes none.
+    """
+    # Libraries log errors that they also raise. The user should see each of them once.
     logging.set_verbosity(logging.FATAL)
     startup.prepare()
     with reported():
-        app.run(lambda argv: main(CONFIG.value), flags_parser=_parse_flags)
+        app.run(
+            lambda argv: main(argv[1:]), flags_parser=lambda argv: _parse_flags(argv, positional)
+        )
 
 
 @contextlib.contextmanager
-def reported():
-    """Ends the process with one line on stderr and a status where the user or a signal is why."""
+def reported() -> Iterator[None]:
+    """Ends the process with one line and a status if the user or a signal is the reason."""
     try:
         yield
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
     except Preempted as error:
-        print(f'ended by {error}; the same command goes on from here', file=sys.stderr)
+        print(f'ended by {error}; the same command continues from here', file=sys.stderr)
         sys.exit(PREEMPTED_STATUS)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def config_name():
-    """Returns the name of the config file, less its folder and ending."""
+def config_name() -> str:
+    """Returns the name of the config file without its folder and extension."""
     return os.path.splitext(os.path.basename(flags.FLAGS['config'].config_filename))[0]
 
 
-def _parse_flags(argv):
-    for i, arg in enumerate(argv):
-        flag, equals, value = arg.partition('=')
-        if flag in ('--config', '-config'):
-            path = value if equals else argv[i + 1] if i + 1 < len(argv) else ''
-            _check_overrides(argv, _load_config(path))
+def _parse_flags(argv, positional):
+    if _HELP_FLAGS.intersection(argv):
+        print(_help_text(positional))
+        sys.exit()
+    # Absl's flags have underscores; accept dashes in their names too.
+    argv = [re.sub(r'^--?[a-z][a-z-]*', lambda name: _underscored(name[0]), arg) for arg in argv]
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         raise UserError(' '.join(str(error).split())) from error
-    if len(rest) > 1:
+    if len(rest) > 1 and not positional:
         raise UserError(f'{rest[1]!r} is no flag; flags look like --config=configs/cnn.py')
-    if CONFIG.value is None:
+    if 'config' in flags.FLAGS and flags.FLAGS['config'].value is None:
         raise UserError('no --config given; try --config=configs/cnn.py')
     return rest
 
 
-def _load_config(path):
-    """Returns what a config file's get_config() returns; 'FILE:TEXT' passes it the text.
+def _underscored(name):
+    dashes = name[: len(name) - len(name.lstrip('-'))]
+    return dashes + name.lstrip('-').replace('-', '_')
 
-    ml_collections loads the file again. Its own messages bury what the author of the file needs
-    to know, the line and the mistake, in a traceback of its own.
-    """
+
+def _help_text(positional):
+    main = sys.modules['__main__']
+    own = {flag.name: flag for flag in flags.FLAGS.get_flags_for_module(sys.argv[0])}
+    lines = [main.__doc__.strip(), '', 'Flags:']
+    if positional:
+        lines.insert(-1, f'Arguments: {positional}\n')
+    if 'config' in flags.FLAGS:
+        groups = dict.fromkeys(name.rpartition('.')[0] for name in defaults.FIELDS)
+        lines += [
+            '  --config=FILE  A Python file whose get_config() returns the experiment.',
+            '  --config.GROUP.FIELD=VALUE  Sets a field, as in --config.optim.learning_rate=0.01',
+            f'      groups: {", ".join(filter(None, groups))}; docs/configs.md has all fields',
+        ]
+    for name, flag in own.items():
+        if name != 'config':
+            value = '' if flag.boolean else '=VALUE'
+            lines.append(f'  --{name}{value}  {flag.help}')
+    return '\n'.join(lines)
+
+
+class _ConfigParser(flags.ArgumentParser):
+    """Loads the config file. Its messages name the line of the file and the mistake."""
+
+    def parse(self, path: str) -> ConfigDict:
+        config = _load_config(path)
+        overrides = [
+            match[1]
+            for match in (re.match(r'--?(?:no)?config\.([^=]+)', arg) for arg in sys.argv)
+            if match
+        ]
+        if any(name.startswith('model.') and name[6:] not in config.model for name in overrides):
+            from neptune_jax import models  # imports Flax, which takes time
+
+            with config.unlocked():
+                config.model = models.complete_fields(config.model)
+        for name in overrides:
+            check_field(name, config)
+        return config.lock()
+
+
+def check_field(name: str, config: ConfigDict) -> None:
+    """Raises UserError, naming the nearest field, if a config has no field or group `name`."""
+    fields = list(files.flatten(config.to_dict(), '.'))
+    groups = {group for group in _groups(config)}
+    if name not in groups.union(fields):
+        nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0)
+        hint = f'; did you mean {nearest[0]}?' if nearest else ''
+        raise UserError(f'--config.{name}: there is no such field{hint}')
+
+
+def _groups(config, prefix=''):
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield f'{prefix}{name}'
+            yield from _groups(value, f'{prefix}{name}.')
+
+
+def _load_config(path):
+    """Returns what a config file's get_config() returns; 'FILE:TEXT' passes the text to it."""
     file, *text = path.split(':', 1)
     if not os.path.isfile(file):
         raise UserError(f'--config={path}: there is no such file')
@@ -81,27 +156,29 @@ def _load_config(path):
         get_config = runpy.run_path(file).get('get_config')
         if get_config is None:
             raise UserError(f'--config={path}: the file has no function get_config()')
-        return get_config(*text)
+        config = get_config(*text)
+    except UserError:
+        raise
     except SyntaxError as error:
         raise UserError(f'{error.filename}, line {error.lineno}: {error.msg}') from error
-    except (AttributeError, KeyError, TypeError, ValueError, ImportError, NameError) as error:
+    except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         line = next((f.lineno for f in reversed(frames) if f.filename == file), 0)
-        text = str(error.args[0]) if error.args else repr(error)
-        hint = re.search(r'Did you mean "(.*)" instead of "(.*)"', text)
-        if hint:
-            text = f'there is no field {hint[2]!r}; did you mean {hint[1]!r}?'
-        raise UserError(f'{file}, line {line}: {" ".join(text.split())}') from error
+        raise UserError(f'{file}, line {line}: {_describe(error)}') from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f'--config={path}: get_config() returns {type(config).__name__}, not a ConfigDict'
+        )
+    return config
 
 
-def _check_overrides(argv, config):
-    """Raises UserError where a flag sets a field that the config does not have."""
-    fields = list(runs.flatten(config.to_dict(), '.'))
-    groups = {field.rpartition('.')[0] for field in fields}
-    for arg in argv:
-        override = re.match(r'--?(?:no)?config\.([^=]+)', arg)
-        if override and override[1] not in groups.union(fields):
-            nearest = difflib.get_close_matches(override[1], fields, n=1, cutoff=0)
-            raise UserError(
-                f'--config.{override[1]}: there is no such field; did you mean {nearest[0]}?'
-            )
+def _describe(error):
+    """Returns an exception of a config file as one line."""
+    text = str(error.args[0]) if error.args else ''
+    hint = re.search(r'Did you mean "(.*)" instead of "(.*)"', text)
+    if hint:
+        return f'there is no field {hint[2]!r}; did you mean {hint[1]!r}?'
+    known = (AttributeError, KeyError, TypeError, ValueError, ImportError, NameError)
+    if text and isinstance(error, known):
+        return ' '.join(text.split())
+    return ' '.join(f'{type(error).__name__}: {error}'.split())

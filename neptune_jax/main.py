@@ -3,8 +3,8 @@
     python -m neptune_jax.main --config=configs/cnn.py
     python -m neptune_jax.main --config=configs/net.py --config.train.epochs=2 --workdir=runs/try
 
-Any field of the config file can be set as in the second line; configs/cnn.py explains them all.
-Started again with the same flags, an interrupted run goes on from its last checkpoint.
+Any field of the config can be set as in the second line. Started again with the same flags, an
+interrupted run continues from its last checkpoint.
 """
 
 import os
@@ -13,8 +13,10 @@ from absl import flags
 
 from neptune_jax import cli
 
+CONFIG = cli.define_config()
+
 WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'The run directory; runs/NAME for the config file NAME.py where it is not set.'
+    'workdir', None, 'The run directory; default: runs/NAME for the config file NAME.py.'
 )
 
 DRY_RUN = flags.DEFINE_bool(
@@ -22,16 +24,16 @@ DRY_RUN = flags.DEFINE_bool(
 )
 
 
-def main(config):
+def main(args: list[str]) -> None:
     # Heavy imports wait until the flags are known to be right.
     if DRY_RUN.value:
-        from neptune_jax.dry_run import dry_run
+        from neptune_jax.training.dry_run import dry_run
 
-        dry_run(config)
+        dry_run(CONFIG.value)
         return
-    from neptune_jax import train
+    from neptune_jax.training import loop
 
-    train.train_and_evaluate(config, WORKDIR.value or os.path.join('runs', cli.config_name()))
+    loop.train_and_evaluate(CONFIG.value, WORKDIR.value or os.path.join('runs', cli.config_name()))
 
 
 if __name__ == '__main__':

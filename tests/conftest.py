@@ -2,7 +2,7 @@
 
 import os
 
-from tests import xla
+from neptune_jax.testing import xla
 
 # Before jax is imported anywhere.
 os.environ['XLA_FLAGS'] = xla.flags(8)
@@ -12,7 +12,8 @@ import jax
 import pytest
 
 from configs import cnn
-from neptune_jax import build, checkpoints
+from neptune_jax import experiment
+from neptune_jax.runs import checkpoints
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -73,7 +74,7 @@ def read_state():
     """Reads a checkpoint of a run as a host does that knows nothing of the run but its config."""
 
     def read_state(config, workdir, step):
-        experiment = build.create(config)
+        experiment = experiment.create(config)
         with checkpoints.open_checkpoints(workdir / 'checkpoints', keep=9) as saved:
             restored = saved.restore(step, experiment.abstract_state)
         return restored.state, restored.data, experiment

@@ -18,8 +18,8 @@ import jax
 
 from configs import cnn
 from experiments.benchmarks.data import Training
-from neptune_jax import checkpoints
-from neptune_jax.state import count_params
+from neptune_jax.learning.state import count_params
+from neptune_jax.runs import checkpoints
 
 RESULTS = Path(__file__).parent / 'results/checkpoints.jsonl'
 

@@ -23,8 +23,9 @@ import numpy as np
 from PIL import Image
 
 from configs import cnn, cnn3, image_folder
-from neptune_jax import build, runs
+from neptune_jax import experiment
 from neptune_jax.data import dataset
+from neptune_jax.runs import environment
 
 MODES = ('device', 'host', 'stream')
 RESULTS = Path(__file__).parent / 'results/data.jsonl'
@@ -35,13 +36,13 @@ class Training:
 
     def __init__(self, config):
         config.train.epochs = 1000.0
-        self.experiment = build.create(config)
-        self._feed = build.create_feed(self.experiment)
-        self._step = build.compile_train_step(self.experiment, self._feed)
+        self.experiment = experiment.create(config)
+        self._feed = feed.create(self.experiment.dataset, self.experiment.parallel)
+        self._step = compiled.compile_train_step(self.experiment, self._feed)
         self._items = self._feed.batches(
             self.experiment.order, 0, self.experiment.total_steps, config.data.workers
         )
-        self.state = build.init_state(self.experiment)
+        self.state = experiment.init_state(self.experiment)
 
     def take(self, steps):
         """Starts so many steps."""
@@ -54,7 +55,7 @@ class Training:
 
     def environment(self):
         """Returns versions and hardware, for a record of results."""
-        environment = runs.environment(self.experiment.devices, {})
+        environment = environment.environment(self.experiment.devices, {})
         del environment['command']  # it has paths of the machine
         return environment
 

@@ -20,7 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.contestants import CLASSES, NETWORKS, plain_flax
-from neptune_jax import flops, models, ops, startup, steps
+from neptune_jax import models
+from neptune_jax.devices import startup
+from neptune_jax.learning import losses, steps
+from neptune_jax.models import flops, ops
 
 RESULTS = Path(__file__).parent / 'results/operations.jsonl'
 SECONDS_A_ROUND = 0.03
@@ -121,7 +124,7 @@ def whole(network, batch_size):
             def mean_loss(params):
                 inputs = {'params': params, **variables}
                 logits, _ = model.apply(inputs, images, train=True, mutable='batch_stats')
-                return steps.cross_entropy(logits, labels).mean()
+                return losses.cross_entropy(logits, labels).mean()
 
             return jax.grad(mean_loss)(params)
 

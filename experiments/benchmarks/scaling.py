@@ -16,7 +16,7 @@ import jax
 
 from configs import cnn3
 from experiments.benchmarks.data import Training
-from neptune_jax import runs
+from neptune_jax.runs import environment
 
 COUNTS = (1, 2, 4, 8)
 RESULTS = Path(__file__).parent / 'results/scaling.jsonl'
@@ -77,7 +77,7 @@ def main():
                 'benchmark': 'scaling',
                 'device': devices[0].device_kind,
                 'jax': jax.__version__,
-                'processor': runs.processor(),
+                'processor': environment.processor(),
             }
             print(record)
             file.write(json.dumps(record) + '\n')

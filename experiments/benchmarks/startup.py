@@ -18,7 +18,7 @@ from pathlib import Path
 
 import jax
 
-from neptune_jax import runs
+from neptune_jax.runs import environment
 
 RESULTS = Path(__file__).parent / 'results/startup.jsonl'
 
@@ -61,7 +61,7 @@ def main():
                 'cold_seconds': round(cold, 2),
                 'warm_seconds': [round(seconds, 2) for seconds in warm],
                 'warm_median': round(statistics.median(warm), 2),
-                'processor': runs.processor(),
+                'processor': environment.processor(),
                 'cpu_count': os.cpu_count(),
                 'python': sys.version.split()[0],
                 'jax': jax.__version__,

@@ -23,8 +23,8 @@ import jax
 
 from configs import cnn
 from experiments.benchmarks.data import Training
-from neptune_jax import runs
-from tests.tracking import server
+from neptune_jax.runs import files, writer
+from neptune_jax.testing import neptune_server as server
 
 RESULTS = Path(__file__).parent / 'results/tracking.jsonl'
 ROWS = 20_000
@@ -36,11 +36,11 @@ def measure(data_dir, rounds, steps, every):
     config.data.dir = data_dir
     training = Training(config)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        run = runs.Run(Path(folder, 'run'))
+        run = writer.Run(Path(folder, 'run'))
         run.workdir.mkdir()
         stack.callback(run.close)
-        stack.enter_context(runs.locked(run.path('.lock')))
-        runs.write_json(run.path('config.json'), json.loads(config.to_json()))
+        stack.enter_context(files.locked(run.path('.lock')))
+        files.write_json(run.path('config.json'), json.loads(config.to_json()))
         run.write(0, _values())
         tracker = stack.enter_context(server.start(Path(folder, 'record.json')))
         process = subprocess.Popen(
@@ -89,7 +89,7 @@ def _values():
 
 def _cost_of_a_row(folder):
     """Returns the microseconds that writing a row takes: the least and the median of rounds."""
-    run = runs.Run(Path(folder))
+    run = writer.Run(Path(folder))
     costs = []
     for _ in range(9):
         values = _values()

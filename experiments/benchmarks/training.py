@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.benchmarks import contestants
+from neptune_jax.runs import environment
 
 HERE = Path(__file__).parent
 RESULTS = HERE / 'results/training.jsonl'
@@ -77,7 +78,7 @@ def prepare(folder, network, data_dir):
 
     from neptune_jax import models
     from neptune_jax.data import dataset
-    from neptune_jax.state import count_params
+    from neptune_jax.learning.state import count_params
 
     config = importlib.import_module(f'configs.{network}').get_config()
     config.data.update(dir=data_dir, standardize='fashion_mnist')
@@ -196,9 +197,9 @@ def environment(pythons):
     import jax
 
     from configs import cnn
-    from neptune_jax import parallel, runs
+    from neptune_jax.devices import drivers
 
-    found = runs.environment(parallel.create(cnn.get_config().parallel), {})
+    found = environment.environment(drivers.create(cnn.get_config().parallel), {})
     del found['command']  # it has paths of the machine
     for name, interpreter in pythons.items():
         code = f'import {name}; print({name}.__version__)'

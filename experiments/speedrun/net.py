@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from neptune_jax import ops
+from neptune_jax.models import ops
 
 
 class Network(nn.Module):

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 
 from configs import cnn
 from experiments.speedrun import training
-from neptune_jax import runs, startup
 from neptune_jax.data import dataset
+from neptune_jax.devices import startup
+from neptune_jax.runs import environment
 
 RESULTS = Path(__file__).parent / 'results'
 
@@ -104,7 +105,7 @@ def environment():
     packages = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
     device = jax.devices()[0]
     return {
-        'hardware': runs.processor() if device.platform == 'cpu' else device.device_kind,
+        'hardware': environment.processor() if device.platform == 'cpu' else device.device_kind,
         'cpu_count': os.cpu_count(),
         'versions': {'python': platform.python_version()}
         | {name: metadata.version(name) for name in packages},

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from experiments.speedrun import optimizer, run, training
-from neptune_jax import startup
+from neptune_jax.devices import startup
 
 RESULTS = Path(__file__).parent / 'results/cpu90.jsonl'
 

@@ -10,8 +10,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.speedrun import net, optimizer
-from neptune_jax import ops, steps
 from neptune_jax.data import augment, batches
+from neptune_jax.learning import losses, steps
+from neptune_jax.models import ops
 
 LABEL_SMOOTHING = 0.2
 WHITENING_EPOCHS = 3  # in which the bias of the whitening convolution learns
@@ -64,7 +65,7 @@ def create(rung, dataset, steps_per_epoch, total_steps, whitening_steps):
     def loss(params, state, batch):
         variables = {'params': params, 'batch_stats': state.batch_stats}
         logits, updated = model.apply(variables, batch['image'], train=True, mutable='batch_stats')
-        losses = steps.cross_entropy(logits, batch['label'], LABEL_SMOOTHING)
+        losses = losses.cross_entropy(logits, batch['label'], LABEL_SMOOTHING)
         return losses.sum(), updated['batch_stats']
 
     def train_step(state, data, rows):

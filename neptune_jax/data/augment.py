@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from neptune_jax.errors import UserError, choose
+from neptune_jax.errors import UserError, choose, choose_or_import
 
 
 def create_augment(config, image_shape):
@@ -21,7 +21,9 @@ def create_augment(config, image_shape):
     and `label_weight` float32[B], the weight of `label`; `other_label` has the rest.
 
     Args:
-        config: the fields are the keys of OPERATIONS and MIXES, 0 for off, and `flip`, of FLIPS.
+        config: the fields are the keys of OPERATIONS and MIXES, 0 for off; `flip`, of FLIPS; and
+            `extra`, names 'package.module:name' of functions of one's own from (key, image) to
+            image, which come after OPERATIONS.
         image_shape: (H, W, C).
 
     Raises:
@@ -33,6 +35,7 @@ def create_augment(config, image_shape):
     if image_shape[-1] != 3:
         amounts.pop('saturation', None)  # a grey image has none to change
     mixes = {name: config[name] for name in MIXES if config[name]}
+    extra = [choose_or_import({}, name, 'augment.extra') for name in config.extra]
 
     def augment_example(image, index, seed_key, step, epoch):
         key = example_key(seed_key, step, index)
@@ -42,10 +45,12 @@ def create_augment(config, image_shape):
             image = flip(operation_key(key, 'flip'), operation_key(fixed_key, 'flip'), image, epoch)
         for name, amount in amounts.items():
             image = OPERATIONS[name](operation_key(key, name), image, amount)
+        for number, operation in enumerate(extra):
+            image = operation(jax.random.fold_in(operation_key(key, 'extra'), number), image)
         return image
 
     def augment(batch, seed_key, step, epoch):
-        if flip or amounts:
+        if flip or amounts or extra:
             images = jax.vmap(augment_example, (0, 0, None, None, None))(
                 batch['image'], batch['index'], seed_key, step, epoch
             )
@@ -69,7 +74,7 @@ def dropout_key(seed_key, step, index):
 
 def operation_key(key, name):
     """Returns an example's key for one operation, the same whatever else is on."""
-    return jax.random.fold_in(key, ('flip', *OPERATIONS, *MIXES, 'dropout').index(name))
+    return jax.random.fold_in(key, ('flip', *OPERATIONS, *MIXES, 'dropout', 'extra').index(name))
 
 
 def random_flip(key, fixed_key, image, epoch):

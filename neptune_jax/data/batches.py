@@ -1,5 +1,7 @@
 """Which examples make up each batch: pure functions of a step's number."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -42,17 +44,33 @@ class TrainOrder:
         return rng.choice(self.examples, len(self.examples), p=weights).astype(np.int32)
 
 
-class Calls:
-    """The batches of a training as its program takes them: one step, or several, a call.
+class StepGroups:
+    """The batches of a training, grouped into the calls of the compiled step.
 
-    `calls[i]` is int32[B] where that call takes one step, else int32[B, steps]. A call of several
-    ends at every multiple of the numbers in `stops` at the latest; what is left before one is taken
-    step by step. So what a call holds depends only on where it begins.
+    `groups[i]` is int32[B] for a call of one step, and int32[B, steps] for a call of several.
 
-    counts  how many steps each call takes.
+    Attributes:
+        counts: the number of steps of each call.
     """
 
-    def __init__(self, order, start, stop, steps_per_call, stops):
+    def __init__(
+        self,
+        order: TrainOrder,
+        start: int,
+        stop: int,
+        steps_per_call: int,
+        stops: Sequence[int],
+    ):
+        """Groups the steps from `start` to `stop`.
+
+        Args:
+            order: the batch of each step.
+            start: the number of steps taken before.
+            stop: the last step.
+            steps_per_call: the steps of a call, where they fit.
+            stops: no call goes beyond a multiple of one of these numbers. The steps left before
+                such a multiple are taken one by one.
+        """
         self._order, self._starts, self.counts = order, [], []
         while start < stop:
             end = min(stop, *(start - start % every + every for every in stops))

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from neptune_jax.data.builder import EXAMPLES_REPORTED
-from neptune_jax.errors import UserError, choose
+from neptune_jax.data.sources.builder import EXAMPLES_REPORTED
+from neptune_jax.errors import UserError, check_choice
 
 DUPLICATES = ('drop', 'keep')
 NEAR_DUPLICATES = ('count', 'drop', 'ignore')
@@ -28,8 +28,8 @@ def clean(config, source, index):
     Raises:
         UserError: an unknown option, or a split that is empty after cleaning.
     """
-    choose(dict.fromkeys(DUPLICATES), config.duplicates, 'data.clean.duplicates')
-    choose(dict.fromkeys(NEAR_DUPLICATES), config.near_duplicates, 'data.clean.near_duplicates')
+    check_choice(config.duplicates, DUPLICATES, 'data.clean.duplicates')
+    check_choice(config.near_duplicates, NEAR_DUPLICATES, 'data.clean.near_duplicates')
     # First those that are kept first.
     kept = np.concatenate(
         [source.splits[s] for s in ('test', 'val', 'train') if s in source.splits]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from neptune_jax.data import clean, sources, splits, standardize
-from neptune_jax.errors import choose
+from neptune_jax.errors import check_choice
 
 MODES = ('auto', 'device', 'host', 'stream')
 
@@ -39,33 +39,32 @@ class Dataset:
         """The number of examples of each split."""
         return {name: len(examples) for name, examples in self.splits.items()}
 
-    def read_images(self, examples):
+    def read_images(self, examples: np.ndarray) -> np.ndarray:
         """Returns uint8[n, H, W, C], from memory or from the disk."""
         if self.images is None:
             return self.source.reader().read(examples)[0]
         return self.images[examples]
 
-    def meaning(self):
-        """Returns what parameters trained on the data are bound to: classes, standardisation."""
-        standardizer = self.standardizer
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What a model trained on the data needs to be used: classes, shape, standardisation.
+
+        A JSON value, which each checkpoint keeps.
+        """
         return {
             'classes': list(self.class_names),
             'image_shape': list(self.image_shape),
-            'standardize': {
-                'shift': standardizer.shift.tolist(),
-                'scale': standardizer.scale.tolist(),
-                'per_image': standardizer.per_image,
-            },
+            'standardize': self.standardizer.to_dict(),
         }
 
-    def describe(self):
-        """Returns what identifies the data: source, sizes, a sha256 of each split, `meaning`."""
+    def describe(self) -> dict[str, Any]:
+        """Returns what identifies the data: source, sizes, sha256 of each split, preprocessing."""
         return {
             'source': self.source.builder.info.full_name,
             'mode': self.mode,
             'sizes': self.sizes,
             'sha256': self.fingerprint,
-        } | self.meaning()
+        } | self.preprocessing
 
 
 def load(config):
@@ -113,7 +112,7 @@ def load(config):
 
 def _mode(mode, nbytes):
     """Returns the mode, decided by size where it is 'auto'."""
-    choose(dict.fromkeys(MODES), mode, 'data.mode')
+    check_choice(mode, MODES, 'data.mode')
     if mode != 'auto':
         return mode
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')

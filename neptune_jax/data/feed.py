@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from neptune_jax.data.batches import share
+from neptune_jax.data.dataset import Dataset
+from neptune_jax.devices.drivers import Parallel
 
 AHEAD = 4  # batches read before they are needed
 
@@ -29,26 +31,26 @@ class Feed(NamedTuple):
     unpack: Callable  # (data, item) -> batch; traced
 
 
-def create(dataset, devices):
-    """Returns the Feed for a data.dataset.Dataset's mode and a parallel.Parallel.
+def create(dataset: Dataset, parallel: Parallel) -> Feed:
+    """Returns the Feed for the mode of a data set.
 
-    The `workers` of its batches are processes that read files in mode 'stream'. To start them takes
-    seconds: a training is worth it, an evaluation reads with 0 workers, in a thread.
+    In mode 'stream' the `workers` of its batches are processes that read files. They take seconds
+    to start, which is worth it for a training; an evaluation reads in a thread, with 0 workers.
     """
     if dataset.mode == 'device':
-        return _from_device(dataset, devices)
-    return _from_host(dataset, devices)
+        return _from_device(dataset, parallel)
+    return _from_host(dataset, parallel)
 
 
-def _from_device(dataset, devices):
+def _from_device(dataset, parallel):
     def batches(order, start, stop, workers=0):
         del workers
         for step in range(start, stop):
-            yield devices.shard(_share(order[step]))
+            yield parallel.shard(_share(order[step]))
 
     def empty(batch_size, count=1):
         shape = batch_size if count == 1 else (batch_size, count)
-        return devices.shard(_share(np.zeros(shape, np.int32)))
+        return parallel.shard(_share(np.zeros(shape, np.int32)))
 
     def unpack(data, indices):
         rows = jnp.maximum(indices, 0)
@@ -60,14 +62,14 @@ def _from_device(dataset, devices):
         }
 
     return Feed(
-        data=devices.replicate({'image': np.asarray(dataset.images), 'label': dataset.labels}),
+        data=parallel.replicate({'image': np.asarray(dataset.images), 'label': dataset.labels}),
         batches=batches,
         empty=empty,
         unpack=unpack,
     )
 
 
-def _from_host(dataset, devices):
+def _from_host(dataset, parallel):
     import grain
     from absl import flags
 
@@ -78,7 +80,7 @@ def _from_host(dataset, devices):
         reader = dataset.source.reader()
 
     def shard(item):
-        return jax.tree.map(devices.shard, item)
+        return jax.tree.map(parallel.shard, item)
 
     def batches(order, start, stop, workers=0):
         source = grain.MapDataset.source(_Batches(reader, order, start, stop))

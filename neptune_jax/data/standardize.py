@@ -15,6 +15,20 @@ class Standardizer(NamedTuple):
     scale: np.ndarray  # float32[C]
     per_image: bool = False  # first bring each image to mean 0 and standard deviation 1
 
+    def to_dict(self) -> dict:
+        """Returns the JSON value that a checkpoint keeps."""
+        return {
+            'shift': self.shift.tolist(),
+            'scale': self.scale.tolist(),
+            'per_image': self.per_image,
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict) -> 'Standardizer':
+        """Returns the Standardizer that `to_dict` describes."""
+        shift, scale = (np.asarray(value[name], np.float32) for name in ('shift', 'scale'))
+        return cls(shift, scale, value['per_image'])
+
     def __call__(self, images):
         """Returns float32[B, H, W, C] for pixels float32[B, H, W, C] in [0, 1]."""
         if self.per_image:

@@ -1,20 +1,98 @@
-"""What the networks share."""
+"""The layers that networks are built from: Flax's, fast on every backend and with few arguments.
+
+Each takes `dtype` as a config writes it, 'float32' or 'bfloat16'. Parameters are float32 with both.
+"""
+
+import zlib
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-# What layers compute in, by `model.dtype`; None: in the type of their inputs and parameters.
+from neptune_jax.models import ops
+
+max_pool = ops.max_pool
+
+# The type that Flax's layers compute in. None means the type of the inputs and the parameters.
 DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}
 
+ACTIVATIONS = {
+    'relu': nn.relu,
+    'leaky_relu': nn.leaky_relu,
+    'elu': nn.elu,
+    'gelu': nn.gelu,
+    'silu': nn.silu,
+    'tanh': nn.tanh,
+    'sigmoid': nn.sigmoid,
+}
 
-def batch_norm(train, axis_name, dtype):
-    """Returns batch normalisation by the batch's own statistics in training, else by their mean.
+INITIALIZERS = {
+    f'{scheme}_{distribution}': getattr(nn.initializers, f'{scheme}_{distribution}')()
+    for scheme in ('xavier', 'he', 'lecun')
+    for distribution in ('uniform', 'normal')
+}
 
-    Args:
-        train: bool.
-        axis_name: the axis of devices over which statistics are taken, or None.
-        dtype: a value of DTYPES.
+
+class _Typed(nn.Module):
+    """Reads `dtype` as a config writes it. Flax's own types pass through."""
+
+    def __post_init__(self):
+        self.dtype = DTYPES.get(self.dtype, self.dtype)
+        super().__post_init__()
+
+
+class Conv(_Typed, nn.Conv):
+    """nn.Conv with `ops.conv`, which is fast on a CPU too."""
+
+    dtype: Any = 'float32'
+    conv_general_dilated: Any = ops.conv
+
+
+class Dense(_Typed, nn.Dense):
+    """nn.Dense."""
+
+    dtype: Any = 'float32'
+
+
+class Head(Dense):
+    """The output layer: nn.Dense whose logits are float32 whatever it computes in."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        logits = super().__call__(x)
+        return logits if self.dtype is None else logits.astype(jnp.float32)
+
+
+class BatchNorm(_Typed, nn.BatchNorm):
+    """nn.BatchNorm, by the batch's own statistics in training, else by their running averages.
+
+    `axis_name` names the axis of devices over which batch statistics are averaged. With None they
+    are those of the images that this device sees.
     """
-    return nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, axis_name=axis_name, dtype=dtype
-    )
+
+    dtype: Any = 'float32'
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return super().__call__(x, use_running_average=not train)
+
+
+class Dropout(nn.Module):
+    """Sets features to 0 with probability `rate` and scales up the others; in training only.
+
+    What is dropped of an example depends on its key and on the layer, not on the batch around it.
+    So the result does not change when a batch is divided over devices or into parts. The keys,
+    one for each example, come with the variables: {'keys': {'dropout': key[B]}}.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        if not (train and self.rate):
+            return x
+        keys = self.scope.root.get_variable('keys', 'dropout')
+        layer = zlib.crc32('/'.join(self.scope.path).encode())
+        return ops.dropout(x, self.rate, keys, layer)

@@ -6,24 +6,28 @@ He et al., 'Deep residual learning for image recognition' (2015), section 4.2.
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from neptune_jax import ops
-from neptune_jax.errors import UserError, choose
-from neptune_jax.models.layers import DTYPES, batch_norm
+from neptune_jax.errors import UserError, check_choice
+from neptune_jax.models.layers import DTYPES, BatchNorm, Conv, Head
 
 
 class ResNet(nn.Module):
-    """6n + 2 layers: a convolution, three stages of n blocks of two, and a dense layer.
+    """6n + 2 layers: a convolution, three stages of n blocks of two, and the output layer.
 
-    The stages have `width`, 2 `width` and 4 `width` channels; the first block of the second and of
-    the third takes every other row and column. Shortcuts have no parameters: missing channels are
+    The stages have `width`, 2 `width` and 4 `width` channels. The first block of the second and of
+    the third stage has stride 2. Shortcuts have no parameters: they fill missing channels with
     zeros ('option A').
 
-    Layers compute in `dtype`; parameters, batch statistics and logits are float32 whatever it is.
-    Where `batch_norm_axis` names an axis of devices, statistics are those of the batch of all.
+    Raises UserError if a field is out of range.
 
-    Raises UserError where a field is out of range.
+    Attributes:
+        num_classes: width of the output layer.
+        depth: number of layers, 6n + 2.
+        width: channels of the first stage.
+        dtype: layers compute in it; parameters, batch statistics and logits are float32.
+        batch_norm_axis: axis of devices that batch statistics are averaged over, or None.
     """
 
     num_classes: int
@@ -37,36 +41,32 @@ class ResNet(nn.Module):
             raise UserError(f'model.depth={self.depth} must be 8, 14, 20, 26, 32, ...: 6n + 2')
         if self.width < 1:
             raise UserError(f'model.width={self.width} must be at least 1')
-        choose(DTYPES, self.dtype, 'model.dtype')
+        check_choice(self.dtype, DTYPES, 'model.dtype')
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images, train=False, keys=None):
-        """Returns logits float[B, num_classes].
-
-        Args:
-            images: float[B, H, W, C], standardised.
-            train: whether the batch's own statistics normalise.
-            keys: not used: nothing here is drawn.
-        """
-        dtype = DTYPES[self.dtype]
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Returns logits float32[B, num_classes] for images float32[B, H, W, C], standardised."""
         conv = partial(
-            nn.Conv,
+            Conv,
             kernel_size=(3, 3),
+            padding=1,
             use_bias=False,
             kernel_init=nn.initializers.he_normal(),
-            conv_general_dilated=ops.conv,
-            dtype=dtype,
+            dtype=self.dtype,
         )
-        norm = partial(batch_norm, train, self.batch_norm_axis, dtype)
-        x = nn.relu(norm()(conv(self.width, padding=1)(images)))
+
+        def normalize(x):
+            return BatchNorm(axis_name=self.batch_norm_axis, dtype=self.dtype)(x, train)
+
+        x = nn.relu(normalize(conv(self.width)(images)))
         for stage in range(3):
             for block in range((self.depth - 2) // 6):
                 features, stride = self.width * 2**stage, 2 if stage and not block else 1
-                y = nn.relu(norm()(conv(features, strides=stride, padding=1)(x)))
-                y = norm()(conv(features, padding=1)(y))
+                y = nn.relu(normalize(conv(features, strides=stride)(x)))
+                y = normalize(conv(features)(y))
                 shortcut = x[:, ::stride, ::stride]
                 missing = features - shortcut.shape[-1]
                 x = nn.relu(y + jnp.pad(shortcut, ((0, 0),) * 3 + ((0, missing),)))
-        logits = nn.Dense(self.num_classes, dtype=dtype)(x.mean(axis=(1, 2)))
-        return logits if dtype is None else logits.astype(jnp.float32)
+        # The name keeps checkpoints of earlier versions readable.
+        return Head(self.num_classes, dtype=self.dtype, name='Dense_0')(x.mean(axis=(1, 2)))

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from neptune_jax import parallel
 from neptune_jax.data import batches, dataset, feed
+from neptune_jax.devices import drivers
 
 
 def batches_of(config, mode, order, start, stop, workers=0):
@@ -16,7 +16,7 @@ def batches_of(config, mode, order, start, stop, workers=0):
     assert data.mode == mode
     assert (data.images is None) == (mode == 'stream')
     config.parallel.num_devices = 1
-    devices = parallel.create(config.parallel)
+    devices = drivers.create(config.parallel)
     feeding = feed.create(data, devices)
     items = feeding.batches(order, start, stop, workers)
     return [jax.device_get(feeding.unpack(feeding.data, item)) for item in items]
@@ -55,7 +55,7 @@ def test_padding_is_masked(config, mode):
 def test_a_feed_can_be_left_before_its_end(config, mode):
     data = dataset.load(config.data)
     config.data.mode = mode
-    feeding = feed.create(dataset.load(config.data), parallel.create(config.parallel))
+    feeding = feed.create(dataset.load(config.data), drivers.create(config.parallel))
     order = batches.TrainOrder(data.splits['train'], 64, seed=0)
     items = feeding.batches(order, 0, 10_000, workers=1)
     assert len(list(itertools.islice(items, 2))) == 2

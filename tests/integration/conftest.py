@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import xla
+from neptune_jax.testing import xla
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,9 +6,9 @@ import signal
 import subprocess
 
 import pytest
-from stress import kills
 
-from neptune_jax import runs
+from neptune_jax.runs import reader
+from tests.stress import kills
 
 STEPS = 120
 
@@ -38,7 +38,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits_and_rows(whole, tmp_pat
     expected, flags = whole
     status, _ = stop(tmp_path / 'run', flags, until, signal.SIGKILL)
     assert status == -signal.SIGKILL
-    assert runs.read_summary(tmp_path / 'run')['status'] == 'running'
+    assert reader.read_summary(tmp_path / 'run')['status'] == 'running'
     output = kills.finish(tmp_path / 'run', flags)
     assert 'resuming after step' in output
     assert kills.end(tmp_path / 'run', STEPS) == expected
@@ -51,8 +51,8 @@ def test_asked_to_end_it_saves_and_says_so_and_goes_on(whole, tmp_path):
         assert status == 75
         assert f'ended by {number.name}; the same command goes on from here' in output
         assert 'Traceback' not in output
-        assert runs.read_summary(tmp_path / 'run')['status'] == 'preempted'
-    step = runs.read_summary(tmp_path / 'run')['step']
+        assert reader.read_summary(tmp_path / 'run')['status'] == 'preempted'
+    step = reader.read_summary(tmp_path / 'run')['step']
     assert step >= 70
     output = kills.finish(tmp_path / 'run', flags)
     assert f'resuming after step {step}' in output  # not a step was lost

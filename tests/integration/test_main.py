@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neptune_jax import runs
+from neptune_jax.runs import reader, writer
 
 ROOT = Path(__file__).parents[2]
 MINI = ('--config.data.name=fashion_mnist_mini',)
@@ -34,7 +34,7 @@ def test_every_config_runs(run, tmp_path, path):
         run(f'--config={path}', *MINI, '--config.train.steps=2', f'--workdir={tmp_path}/run')
     )
     assert result.stderr == ''
-    summary = runs.read_summary(tmp_path / 'run')
+    summary = reader.read_summary(tmp_path / 'run')
     assert (summary['status'], summary['step']) == ('finished', 2)
     assert summary['test']['count'] == 500
     assert f'{summary["params"]:,}' in result.stdout
@@ -55,7 +55,7 @@ def test_the_first_command_of_the_readme_needs_no_network(run, tmp_path):
         pytest.skip('unshare cannot switch the network off here')
     result = assert_ok(run(*flags, prefix=offline))
     assert 'fashion_mnist_mini: reading the archives in' in result.stdout
-    summary = runs.read_summary(tmp_path / 'run')
+    summary = reader.read_summary(tmp_path / 'run')
     assert summary['epochs'] == 2.0
     assert summary['test']['accuracy'] > 0.5  # two epochs of 2,250 images; chance is 0.1
 
@@ -111,12 +111,12 @@ def test_a_full_disk_stops_the_run_and_keeps_its_checkpoints(run, small_disk):
     assert result.returncode == 2
     assert result.stderr.startswith(f'error: the disk of {disk}/run is full; free some space')
     assert result.stderr.count('\n') == 1, result.stderr
-    assert runs.read_summary(left)['status'] == 'failed'
+    assert reader.read_summary(left)['status'] == 'failed'
     kept = max(int(path.stem) for path in (left / 'checkpoints').glob('*.crc32'))
     # Moved to a disk with room, it goes on.
     result = assert_ok(run(*flags, f'--workdir={left}'))
     assert f'resuming after step {kept}' in result.stdout
-    assert runs.read_summary(left)['status'] == 'finished'
+    assert reader.read_summary(left)['status'] == 'finished'
 
 
 def test_a_disk_without_room_for_a_checkpoint_is_refused_before_training(run, small_disk):
@@ -127,7 +127,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_refused_before_training(run, sm
     assert result.stderr.startswith(f'error: the disk of {disk}/run is full; free some space')
     assert result.stderr.count('\n') == 1, result.stderr
     assert 'compiled' not in result.stdout
-    assert runs.read_rows(left) == []
+    assert reader.read_rows(left) == []
 
 
 def test_a_disk_that_is_only_to_be_read_is_refused_before_training(run, tmp_path):
@@ -149,7 +149,7 @@ def test_the_status_can_be_written_on_a_disk_without_a_free_byte(small_disk):
         'from pathlib import Path\n'
         'from configs import cnn\n'
         'from neptune_jax import runs\n'
-        'opened = runs.open_run(sys.argv[1], cnn.get_config(), {})\n'
+        'opened = writer.open_run(sys.argv[1], cnn.get_config(), {})\n'
         'try:\n'
         '    with opened as run, run.status(), Path(sys.argv[1], "filler").open("wb", 0) as file:\n'
         '        while True:\n'
@@ -161,7 +161,7 @@ def test_the_status_can_be_written_on_a_disk_without_a_free_byte(small_disk):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.startswith(f'the disk of {disk}/run is full')
     assert (left / 'filler').stat().st_size > 3.5e6
-    assert runs.read_summary(left)['status'] == 'failed'
+    assert reader.read_summary(left)['status'] == 'failed'
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from neptune_jax import runs
+from neptune_jax.runs import reader
 
 DIGITS = load_digits()
 IMAGES = np.rint(DIGITS.images * 255 / 16).astype(np.uint8)  # 1,797 of 8x8, values of 0 to 16
@@ -29,7 +29,7 @@ def test_a_folder_of_digits_is_learned(run, digits, tmp_path):
     flags += (f'--workdir={tmp_path}/run',)
     result = run('--config=configs/image_folder.py', *flags, optimized=True)
     assert result.returncode == 0, result.stderr
-    summary = runs.read_summary(tmp_path / 'run')
+    summary = reader.read_summary(tmp_path / 'run')
     assert summary['test']['count'] > 150
     assert summary['test']['accuracy'] >= 0.97
     report = json.loads((tmp_path / 'run/artifacts/data_report.json').read_text())
@@ -71,7 +71,7 @@ def test_arrays_are_trained_on(run, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert '1,797 from float64' in result.stdout
-    assert runs.read_summary(tmp_path / 'a')['test']['count'] > 150
+    assert reader.read_summary(tmp_path / 'a')['test']['count'] > 150
 
 
 def test_a_csv_is_trained_on(run, tmp_path):
@@ -95,7 +95,7 @@ def test_synthetic_images_are_trained_on_in_colour_and_streamed(run, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stderr == ''
     assert 'images of 32x32x3' in result.stdout
-    assert runs.read_summary(tmp_path / 's')['status'] == 'finished'
+    assert reader.read_summary(tmp_path / 's')['status'] == 'finished'
 
 
 def test_the_picture_of_what_the_model_sees(command, tmp_path):

@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from neptune_jax import models
 from neptune_jax.errors import UserError
+from neptune_jax.learning.state import count_params
 from neptune_jax.models.cnn import CNN
-from neptune_jax.state import count_params
 
 
 def init(model, shape):

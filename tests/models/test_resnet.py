@@ -5,8 +5,8 @@ import pytest
 from configs import resnet20
 from neptune_jax import models
 from neptune_jax.errors import UserError
+from neptune_jax.learning.state import count_params
 from neptune_jax.models.resnet import ResNet
-from neptune_jax.state import count_params
 
 RNG = np.random.default_rng(0)
 

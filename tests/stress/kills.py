@@ -28,9 +28,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from neptune_jax import runs
 from neptune_jax.errors import PREEMPTED_STATUS
-from tests import xla
+from neptune_jax.runs import environment, reader
+from neptune_jax.testing import xla
 
 ROOT = Path(__file__).parents[2]
 STEPS = 240
@@ -88,8 +88,8 @@ def finish(workdir, flags, cache=None):
 
 def end(workdir, steps=STEPS):
     """All of a finished training that must not depend on how it got there."""
-    rows = [{key: row[key] for key in row if key != 'time'} for row in runs.read_rows(workdir)]
-    summary = runs.read_summary(workdir)
+    rows = [{key: row[key] for key in row if key != 'time'} for row in reader.read_rows(workdir)]
+    summary = reader.read_summary(workdir)
     results = {key: summary[key] for key in ('status', 'step', 'params', 'best', 'val', 'test')}
     with ocp.StandardCheckpointer() as checkpointer:  # with nothing of ours
         state = checkpointer.restore(Path(workdir).absolute() / f'checkpoints/{steps}/state')
@@ -158,7 +158,7 @@ def stress(kills, seed, jobs=1):
                 return
             differ = [key for key, value in end(workdir).items() if value != expected[key]]
             steps = [row['step'] for row in expected['rows'] if 'train/loss' in row]
-            rows = [row['step'] for row in runs.read_rows(workdir) if 'train/loss' in row]
+            rows = [row['step'] for row in reader.read_rows(workdir) if 'train/loss' in row]
             total.update(
                 runs=1,
                 kills=len(found),
@@ -187,7 +187,7 @@ def main():
         'steps': STEPS,
         'python': platform.python_version(),
         'jax': jax.__version__,
-        'processor': runs.processor(),
+        'processor': environment.processor(),
         'cpu_count': os.cpu_count(),
     }
     print(json.dumps(result))

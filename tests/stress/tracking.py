@@ -17,8 +17,8 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from neptune_jax import runs
-from tests.tracking import server
+from neptune_jax.runs import environment, files, writer
+from neptune_jax.testing import neptune_server as server
 
 ROOT = Path(__file__).parents[2]
 ROWS = 2_000  # written before each kill, of five values
@@ -46,14 +46,14 @@ def expected_series(workdir):
 def kill_often(folder, kills, seed):
     """Returns how many points are missing, differ, or are too many in the end."""
     rng, steps = random.Random(seed), 0
-    runs.write_json(folder / 'config.json', {'seed': seed})
-    run = runs.Run(folder)
+    files.write_json(folder / 'config.json', {'seed': seed})
+    run = writer.Run(folder)
     with server.serve() as tracker:
         for _ in range(kills):
             for step in range(steps + 1, steps + ROWS + 1):
                 run.write(step, {f'train/{name}': i / step for i, name in enumerate('abcde')})
             steps += ROWS
-            with runs.locked(folder / '.lock'):
+            with files.locked(folder / '.lock'):
                 moment = tracker.requests.total() + rng.randrange(3, 18)
                 process = start(folder, tracker.token, '--follow')
                 if not tracker.wait_for(lambda m=moment: tracker.requests.total() >= m, 60):
@@ -90,7 +90,7 @@ def main():
         'seed': args.seed,
         'python': platform.python_version(),
         'neptune': metadata.version('neptune'),
-        'processor': runs.processor(),
+        'processor': environment.processor(),
         'cpu_count': os.cpu_count(),
     }
     print(json.dumps(result))

@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from neptune_jax import runs
+from neptune_jax.runs import files, writer
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Makes a run directory; returns the runs.Run that goes on to write it."""
+    """Makes a run directory; returns the writer.Run that goes on to write it."""
     made = []
 
     def make_run(name='run', config=None, environment=None):
         workdir = tmp_path / name
         (workdir / 'artifacts').mkdir(parents=True)
-        runs.write_json(workdir / 'config.json', {'seed': 0} | (config or {}))
-        runs.write_json(workdir / 'environment.json', environment or {'python': '3.12.1'})
-        run = runs.Run(workdir)
+        files.write_json(workdir / 'config.json', {'seed': 0} | (config or {}))
+        files.write_json(workdir / 'environment.json', environment or {'python': '3.12.1'})
+        run = writer.Run(workdir)
         made.append(run)
         run.update_summary(status='running')
         return run

@@ -10,7 +10,8 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image
-from tracking import server
+
+from neptune_jax.testing import neptune_server as server
 
 SECONDS = 60  # after which a client is killed
 

@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 from stress import tracking as stress
 from stress.tracking import expected_series
-from tracking import server
 
-from neptune_jax import runs
+from neptune_jax.testing import neptune_server as server
 
 
 def write_rows(run, steps):
@@ -108,7 +107,7 @@ def test_killed_at_random_moments_and_sent_again_it_arrives_once(tmp_path):
 
 def test_a_frozen_server_costs_no_time_of_the_processor(make_run, start_sync, tmp_path):
     run, record = make_run(), tmp_path / 'record.json'
-    with server.start(record) as tracker, runs.locked(run.path('.lock')):
+    with server.start(record) as tracker, files.locked(run.path('.lock')):
         process = start_sync(tracker.token, run.workdir, '--follow')
         while not run.path('sync/neptune.json').is_file():
             process.poll()
@@ -157,7 +156,7 @@ def test_what_a_server_has_lost_is_sent_again(make_run, sync):
 def test_a_run_is_followed_until_its_writer_ends(make_run, start_sync):
     run = make_run()
     with server.serve() as tracker:
-        with runs.locked(run.path('.lock')):
+        with files.locked(run.path('.lock')):
             write_rows(run, range(1, 11))
             process = start_sync(tracker.token, run.workdir, '--follow')
 
@@ -191,7 +190,7 @@ def test_the_best_checkpoint_and_the_load_are_sent_where_the_config_asks(make_ru
         run.path(f'checkpoints/{step}/params').write_text(f'of step {step}')
         run.write(step, {'val/accuracy': 1 / step})
     with server.serve() as tracker:
-        with runs.locked(run.path('.lock')):
+        with files.locked(run.path('.lock')):
             process = start_sync(tracker.token, run.workdir, '--follow')
             assert tracker.wait_for(
                 lambda: any(sent.series.get('monitoring/cpu') for sent in tracker.runs.values()),
@@ -221,6 +220,7 @@ def test_of_several_runs_one_that_cannot_be_sent_does_not_keep_the_others(make_r
 def test_what_the_client_left_behind_is_imported_and_sent(sync, tmp_path):
     script = """
 import neptune
+from neptune_jax.runs import files
 off = 'git_ref capture_stdout capture_stderr capture_hardware_metrics capture_traceback'
 run = neptune.init_run(mode='offline', source_files=[], name='old', tags=['a', 'b'],
                        **dict.fromkeys(off.split(), False))
@@ -250,7 +250,7 @@ run.stop()
 def test_a_run_that_another_process_sends_is_left_to_it(make_run, sync):
     run = make_run()
     run.path('sync').mkdir()
-    with server.serve() as tracker, runs.locked(run.path('sync/neptune.lock')):
+    with server.serve() as tracker, files.locked(run.path('sync/neptune.lock')):
         status, _, errors = sync(tracker.token, run.workdir)
     assert status == 2
     assert 'sends it already; wait for it; to go on: python -m neptune_jax.sync' in errors

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 from stress.tracking import expected_series
-from tracking import server
 
-from neptune_jax import build, runs, train
+from neptune_jax import experiment
 from neptune_jax.errors import Preempted
+from neptune_jax.runs import files, reader
+from neptune_jax.training import loop
+from neptune_jax.testing import neptune_server as server
 
 pytestmark = pytest.mark.usefixtures('standard_promotion')
 
@@ -63,11 +65,11 @@ def at_step(monkeypatch):
 
 def train_and_check(config, workdir, capsys):
     """Trains; checks that all is well here, and in time. Returns the last line it says."""
-    train.train_and_evaluate(config, workdir)
+    loop.train_and_evaluate(config, workdir)
     late = time.time() - (workdir / 'summary.json').stat().st_mtime
     assert late < config.neptune.final_wait_seconds + 3
-    assert runs.read_summary(workdir)['status'] == 'finished'
-    steps = [row['step'] for row in runs.read_rows(workdir) if 'train/loss' in row]
+    assert reader.read_summary(workdir)['status'] == 'finished'
+    steps = [row['step'] for row in reader.read_rows(workdir) if 'train/loss' in row]
     assert steps == [2, 3, 4, 6, 8, 9, 10, 12]
     return capsys.readouterr().out.splitlines()[-1]
 
@@ -205,7 +207,7 @@ def test_a_server_that_comes_late_or_comes_back_gets_it_all(
             servers.enter_context(server.start(record, port))
 
         at_step(5, come_and_go)
-        train.train_and_evaluate(tracked_config, tmp_path / 'run')
+        loop.train_and_evaluate(tracked_config, tmp_path / 'run')
     assert ': sent ' in capsys.readouterr().out.splitlines()[-1]
     (sent,) = server.read_record(record).values()
     assert sent.series == expected_series(tmp_path / 'run')
@@ -220,15 +222,15 @@ def wait_until(predicate):
 
 
 def test_offline_and_disabled_start_nothing(tracked_config, tmp_path, capsys, monkeypatch):
-    train.train_and_evaluate(tracked_config, tmp_path / 'auto')
+    loop.train_and_evaluate(tracked_config, tmp_path / 'auto')
     line = f'neptune  offline; to send the records: python -m neptune_jax.sync {tmp_path}/auto'
     assert line in capsys.readouterr().out.splitlines()
     monkeypatch.setenv('NEPTUNE_API_TOKEN', 'malformed')
     tracked_config.neptune.mode = 'offline'
-    train.train_and_evaluate(tracked_config, tmp_path / 'offline')
+    loop.train_and_evaluate(tracked_config, tmp_path / 'offline')
     assert 'neptune  offline' in capsys.readouterr().out
     tracked_config.neptune.mode = 'disabled'
-    train.train_and_evaluate(tracked_config, tmp_path / 'disabled')
+    loop.train_and_evaluate(tracked_config, tmp_path / 'disabled')
     assert 'neptune ' not in capsys.readouterr().out
     assert not list(tmp_path.glob('*/sync'))
 
@@ -240,7 +242,7 @@ def test_what_the_config_asks_for_is_kept_and_sent_and_nothing_else(
     tracked_config.neptune.update(dict.fromkeys(fields, True) | {'name': 'first', 'tags': ('a',)})
     with server.serve() as tracker:
         monkeypatch.setenv('NEPTUNE_API_TOKEN', tracker.token)
-        train.train_and_evaluate(tracked_config, tmp_path / 'run')
+        loop.train_and_evaluate(tracked_config, tmp_path / 'run')
         (sent,) = tracker.runs.values()
     printed = capsys.readouterr().out
     artifacts = {'stdout.txt', 'source.zip', 'git.diff', 'config.json', 'worst_mistakes.png'}
@@ -262,9 +264,9 @@ def test_where_no_process_can_be_started_the_run_goes_on(
 ):
     monkeypatch.setenv('NEPTUNE_API_TOKEN', token('http://127.0.0.1:9'))
     monkeypatch.setattr(sys, 'executable', str(tmp_path / 'no_python'))
-    train.train_and_evaluate(tracked_config, tmp_path / 'run')
+    loop.train_and_evaluate(tracked_config, tmp_path / 'run')
     assert 'neptune  offline ([Errno 2]' in capsys.readouterr().out
-    assert runs.read_summary(tmp_path / 'run')['status'] == 'finished'
+    assert reader.read_summary(tmp_path / 'run')['status'] == 'finished'
 
 
 def test_a_preempted_run_does_not_wait(tracked_config, tmp_path, monkeypatch, capsys, at_step):
@@ -273,7 +275,7 @@ def test_a_preempted_run_does_not_wait(tracked_config, tmp_path, monkeypatch, ca
         tracked_config.neptune.final_wait_seconds = 1000
         at_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Preempted):
-            train.train_and_evaluate(tracked_config, tmp_path / 'run')
+            loop.train_and_evaluate(tracked_config, tmp_path / 'run')
     assert 'goes on sending' in capsys.readouterr().out.splitlines()[-1]
 
 
@@ -300,5 +302,5 @@ def test_the_command_ends_well_and_in_time_and_is_not_heard_of_again(tmp_path, d
             last == f'neptune  not all is sent; to go on: python -m neptune_jax.sync {tmp_path}/run'
         )
         # Nobody is left that sends.
-        with runs.locked(tmp_path / 'run/sync/neptune.lock'):
+        with files.locked(tmp_path / 'run/sync/neptune.lock'):
             pass

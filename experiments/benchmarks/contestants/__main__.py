@@ -4,7 +4,7 @@ import sys
 import time
 
 from experiments.benchmarks.contestants import CONTESTANTS
-from neptune_jax import startup
+from neptune_jax.devices import startup
 
 
 def main():

@@ -10,8 +10,9 @@ from flax.traverse_util import unflatten_dict
 
 from configs import cnn
 from experiments.benchmarks.contestants import CLASSES, LEARNING_RATE, contestant
-from neptune_jax import models, state, steps
+from neptune_jax import models
 from neptune_jax.data import augment
+from neptune_jax.learning import losses, state, steps
 
 
 class Ours(contestant.Contestant):
@@ -41,7 +42,7 @@ class Ours(contestant.Contestant):
             lambda state, images: steps.predict_step(state, {'image': images}, model=self.model)
         )
         first = self.logits(self.state, self.images[: contestant.EVAL_BATCH])
-        self.loss = float(steps.cross_entropy(first, self.labels[: contestant.EVAL_BATCH]).mean())
+        self.loss = float(losses.cross_entropy(first, self.labels[: contestant.EVAL_BATCH]).mean())
 
     def _program(self, augmented):
         def step(state, data, rows):
@@ -53,7 +54,7 @@ class Ours(contestant.Contestant):
                 batch,
                 model=self.model,
                 optimizer=self.optimizer,
-                loss=steps.cross_entropy,
+                loss=losses.cross_entropy,
             )
 
         return jax.jit(step, donate_argnums=0)

@@ -1,0 +1,331 @@
+"""Every field of a config but the model's: its default, its meaning, its type and its range.
+
+A config file starts from `get_config()` and states what differs. `check` refuses values out of
+range, and docs/configs.md is written from FIELDS. The fields of `config.model` are those of the
+Flax module that `model.name` names; models/ documents them.
+"""
+
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict, config_dict
+
+from neptune_jax.errors import UserError
+
+_IMPORT = "'package.module:name'"
+_LENGTH = "a length: '500 steps', '2 epochs', '10000 examples' or '5%' of the run"
+
+
+class Field(NamedTuple):
+    """A field of a config."""
+
+    default: Any  # None for a field that may be unset
+    description: str  # one line
+    interval: str = ''  # the numbers it may hold: '[0, 1)' includes 0 and excludes 1
+    choices: tuple[str, ...] = ()  # the texts it may hold
+    or_form: str = ''  # what else it may hold; a text of this form has a colon, or no choices apply
+    kind: type | None = None  # its type where the default does not tell
+
+    @property
+    def type(self) -> type:
+        """The Python type of its values."""
+        return self.kind or type(self.default)
+
+    @property
+    def range(self) -> str:
+        """The values it may hold, for a reader; '' for any value of its type."""
+        choices = ', '.join(map(repr, self.choices))
+        return ' or '.join(filter(None, (choices or self.interval, self.or_form)))
+
+
+FIELDS = {
+    'seed': Field(
+        0, 'Seed of the initial parameters, the order of the data and augmentation.', '[0, 2**31)'
+    ),
+    # ------------------------------------------------------------------------------------- model
+    'model.name': Field(
+        'cnn',
+        'The network; its other fields are in the model group.',
+        '',
+        ('cnn', 'resnet'),
+        _IMPORT,
+    ),
+    # -------------------------------------------------------------------------------------- data
+    'data.name': Field(
+        'fashion_mnist',
+        'The data set.',
+        choices=tuple(
+            'mnist kmnist fashion_mnist fashion_mnist_mini cifar10 cifar100 image_folder arrays '
+            'synthetic'.split()
+        ),
+        or_form="'tfds:NAME'",
+    ),
+    'data.dir': Field(
+        '', 'Folder of prepared data; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets.'
+    ),
+    'data.archive_dir': Field(
+        '', "Folder with the publisher's archives, if they are there already."
+    ),
+    'data.path': Field('', 'image_folder: the folder; arrays: an .npz, .npy or .csv file.'),
+    'data.labels_path': Field('', 'arrays: the .npy file of labels for an .npy file of images.'),
+    'data.label_column': Field('label', 'arrays: the column of a .csv file that holds the labels.'),
+    'data.image_size': Field(
+        (), 'Height and width of the images; empty: as the first image (synthetic: 32, 32).'
+    ),
+    'data.channels': Field(
+        0, '1 for grey, 3 for colour, 0: as the first image (synthetic: 3).', '[0, 3]'
+    ),
+    'data.resize': Field(
+        '',
+        "What to do with images of another size; '' refuses them, 'crop' keeps the centre.",
+        choices=('', 'stretch', 'crop', 'pad'),
+    ),
+    'data.examples': Field(
+        6000, 'synthetic: number of images; a sixth of them to test.', '[1, inf)'
+    ),
+    'data.classes': Field(10, 'synthetic: number of classes.', '[2, inf)'),
+    'data.val_fraction': Field(
+        0.1, 'Share of each class held out to validate, if the data have no such split.', '[0, 1)'
+    ),
+    'data.test_fraction': Field(
+        0.1, 'Share of each class held out to test, if the data have no such split.', '[0, 1)'
+    ),
+    'data.split_seed': Field(0, 'Seed of these splits, of folds and of subsets.', '[0, 2**31)'),
+    'data.folds': Field(
+        0, 'Cross-validation: number of folds, instead of val_fraction; 0: off.', '[0, inf)'
+    ),
+    'data.fold': Field(0, 'Cross-validation: the fold that validates, from 0.', '[0, inf)'),
+    'data.subset': Field(
+        None, 'Train on this many images of each class; unset: all.', '[1, inf)', kind=int
+    ),
+    'data.sampler': Field(
+        'shuffle',
+        "'balanced' draws each class equally often, with replacement.",
+        choices=('shuffle', 'balanced'),
+    ),
+    'data.standardize': Field(
+        'mean_std',
+        'How pixels are standardised; the names of data sets stand for published constants.',
+        choices=tuple(
+            'mean_std min_max none per_image mnist fashion_mnist cifar10 cifar100 imagenet'.split()
+        ),
+    ),
+    'data.mode': Field(
+        'auto',
+        "Where batches come from: device memory, host memory or files; 'auto' decides by size.",
+        choices=('auto', 'device', 'host', 'stream'),
+    ),
+    'data.workers': Field(
+        1, "Processes that read files in mode 'stream'; 0: a thread.", '[0, 1024]'
+    ),
+    'data.clean.duplicates': Field(
+        'drop', 'Images with equal pixels, also across splits.', choices=('drop', 'keep')
+    ),
+    'data.clean.near_duplicates': Field(
+        'count', 'Images with equal perceptual hashes.', choices=('count', 'drop', 'ignore')
+    ),
+    'data.clean.unreadable': Field(
+        'drop', 'Images that cannot be decoded.', choices=('drop', 'error')
+    ),
+    'data.clean.missing_pixels': Field(
+        'mean',
+        "What replaces NaN pixels, from the same image; 'drop' drops the image.",
+        choices=('mean', 'median', 'zero', 'drop'),
+    ),
+    'data.clean.max_pixels': Field(
+        50_000_000,
+        'Larger images count as unreadable: they may be decompression bombs.',
+        '[1, inf)',
+    ),
+    # ----------------------------------------------------------------------------------- augment
+    'augment.flip': Field(
+        'none',
+        "Horizontal flip: at random, or 'alternating', in every second epoch.",
+        choices=('none', 'random', 'alternating'),
+    ),
+    'augment.crop_padding': Field(
+        0, 'Pixels of black on each side, then a random crop.', '[0, inf)'
+    ),
+    'augment.translate': Field(0, 'Largest shift, in pixels.', '[0, inf)'),
+    'augment.rotate': Field(0.0, 'Largest rotation, in degrees.', '[0, 180]'),
+    'augment.brightness': Field(0.0, 'Factor drawn from [1 - x, 1 + x].', '[0, 1]'),
+    'augment.contrast': Field(0.0, 'Factor drawn from [1 - x, 1 + x].', '[0, 1]'),
+    'augment.saturation': Field(
+        0.0, 'Factor drawn from [1 - x, 1 + x]; colour images only.', '[0, 1]'
+    ),
+    'augment.cutout': Field(0, 'Side of a black square, in pixels.', '[0, inf)'),
+    'augment.erase': Field(0.0, 'Probability of a random rectangle of noise.', '[0, 1]'),
+    'augment.mixup': Field(0.0, 'Alpha of the Beta distribution of mixup; 0: off.', '[0, 100]'),
+    'augment.cutmix': Field(0.0, 'Alpha of the Beta distribution of CutMix; 0: off.', '[0, 100]'),
+    'augment.extra': Field(
+        (), f'Functions of your own from (key, image) to image, each as {_IMPORT}.'
+    ),
+    # -------------------------------------------------------------------------------------- loss
+    'loss.name': Field(
+        'cross_entropy',
+        "Softmax cross-entropy, or 'bce': one sigmoid a class.",
+        choices=('cross_entropy', 'bce'),
+        or_form=_IMPORT,
+    ),
+    'loss.label_smoothing': Field(
+        0.0, 'Probability mass spread evenly over all classes.', '[0, 1)'
+    ),
+    'loss.class_weights': Field(
+        'none',
+        "'balanced' weighs a class by the inverse of its frequency.",
+        choices=('none', 'balanced'),
+    ),
+    # ------------------------------------------------------------------------------------- optim
+    'optim.name': Field(
+        'adam', 'The optimizer.', choices=('sgd', 'adam', 'adamw'), or_form=_IMPORT
+    ),
+    'optim.learning_rate': Field(2e-3, 'The highest rate, reached after the warm-up.', '[0, inf)'),
+    'optim.momentum': Field(0.9, 'sgd: momentum; 0: none.', '[0, inf)'),
+    'optim.nesterov': Field(False, "sgd: Nesterov's momentum."),
+    'optim.weight_decay': Field(
+        0.0, 'Of kernels only: L2 regularisation for sgd and adam, decoupled for adamw.', '[0, inf)'
+    ),
+    'optim.clip_norm': Field(0.0, 'Largest global norm of the gradient; 0: no limit.', '[0, inf]'),
+    'optim.ema_decay': Field(
+        0.0, 'Decay of the moving average of the parameters that is evaluated; 0: none.', '[0, 1)'
+    ),
+    'optim.schedule': Field(
+        'cosine',
+        "'cosine' and 'linear' end at 0; 'step' decays at the lengths of decay_at.",
+        choices=('constant', 'step', 'cosine', 'linear'),
+        or_form=_IMPORT,
+    ),
+    'optim.warmup': Field(
+        '0 steps', 'Linear warm-up; its first step has a rate above 0.', or_form=_LENGTH
+    ),
+    'optim.decay_at': Field(
+        ('50%', '75%'), "schedule 'step': when the rate decays, from the start of the run."
+    ),
+    'optim.decay_factor': Field(0.1, "schedule 'step': factor of each decay.", '(0, inf)'),
+    'optim.options': Field(ConfigDict(), 'Free fields for an optimizer or a schedule of your own.'),
+    # ------------------------------------------------------------------------------------- train
+    'train.epochs': Field(10.0, 'Passes over the training split.', '(0, inf)'),
+    'train.steps': Field(
+        None, 'Optimizer steps, instead of epochs; unset: epochs count.', '[1, inf)', kind=int
+    ),
+    'train.batch_size': Field(128, 'Examples of a step, over all devices together.', '[1, inf)'),
+    'train.steps_per_call': Field(
+        1, 'Steps in one compiled program, so that the host is not waited for.', '[1, inf)'
+    ),
+    'train.accumulate': Field(
+        1,
+        'Parts of a batch whose gradients are averaged one after another, to save memory.',
+        '[1, inf)',
+    ),
+    'train.deterministic': Field(False, 'The same bits in each run on a GPU too; slower there.'),
+    'train.debug_nans': Field(False, 'Stop at the operation that makes a NaN; slow.'),
+    'train.profile_steps': Field((), 'First and last step of a profiler trace; empty: none.'),
+    # -------------------------------------------------------------------------------------- eval
+    'eval.batch_size': Field(
+        512, 'Examples evaluated at once, over all devices together.', '[1, inf)'
+    ),
+    'eval.every': Field('1 epoch', 'How often the validation split is evaluated.', or_form=_LENGTH),
+    # -------------------------------------------------------------------------------- checkpoint
+    'checkpoint.every': Field(
+        '1 epoch',
+        'How often the state is saved; the best one is saved as well.',
+        or_form=f"'60 seconds' or {_LENGTH}",
+    ),
+    'checkpoint.keep': Field(2, 'How many of the latest checkpoints are kept.', '[1, inf)'),
+    'checkpoint.restore_from': Field(
+        '', 'A run directory whose best weights a new run starts from.'
+    ),
+    # ---------------------------------------------------------------------------------- parallel
+    'parallel.driver': Field(
+        'auto',
+        "How a step runs on devices; 'auto': jit on one device, pmap on several.",
+        choices=('auto', 'jit', 'pmap', 'shard_map'),
+    ),
+    'parallel.num_devices': Field(
+        None, 'Devices used by a single process; unset: all.', '[1, inf)', kind=int
+    ),
+    'parallel.sync_batch_norm': Field(
+        True, 'Batch statistics over all devices; False: per-device batch statistics.'
+    ),
+    'parallel.distributed': Field(False, 'Join other processes even if no launcher is detected.'),
+    # --------------------------------------------------------------------------------------- log
+    'log.every': Field(
+        '50 steps', 'How often a row of training metrics is written.', or_form=_LENGTH
+    ),
+    # ----------------------------------------------------------------------------------- neptune
+    'neptune.mode': Field(
+        'auto',
+        "Whether a run is sent while it trains; 'auto': if $NEPTUNE_API_TOKEN is set.",
+        choices=('auto', 'online', 'offline', 'disabled'),
+    ),
+    'neptune.project': Field('', "'WORKSPACE/PROJECT'; empty: $NEPTUNE_PROJECT."),
+    'neptune.name': Field('', 'Name of the run; empty: that of the run directory.'),
+    'neptune.description': Field('', 'Description of the run.'),
+    'neptune.tags': Field((), 'Tags of the run.'),
+    'neptune.final_wait_seconds': Field(
+        20.0, 'How long a finished run waits until everything is sent.', '[0, inf)'
+    ),
+    'neptune.upload_checkpoint': Field(False, 'Send the best checkpoint.'),
+    'neptune.capture_stdout': Field(False, 'Send what the run prints.'),
+    'neptune.capture_hardware': Field(False, 'Send the load of processors and memory.'),
+    'neptune.capture_source': Field(False, "Send the package's Python files."),
+    'neptune.capture_git_diff': Field(False, 'Send uncommitted changes.'),
+}
+
+
+def get_config() -> ConfigDict:
+    """Returns a locked ConfigDict with the default of every field."""
+    config = ConfigDict()
+    for name, field in FIELDS.items():
+        *groups, last = name.split('.')
+        group = config
+        for each in groups:
+            if each not in group:
+                group[each] = ConfigDict()
+            group = group[each]
+        if isinstance(field.default, ConfigDict):
+            group[last] = ConfigDict()
+        else:
+            group[last] = (
+                config_dict.placeholder(field.kind) if field.default is None else field.default
+            )
+    return config.lock()
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError that names the first field whose value is out of its range."""
+    for name, field in FIELDS.items():
+        value = config
+        for part in name.split('.'):
+            value = value[part]
+        if field.choices and not (field.or_form and ':' in value):
+            _check_choice(name, field, value)
+        elif field.interval and value is not None:
+            _check_interval(name, field, value)
+
+
+def _check_choice(name, field, value):
+    if value not in field.choices:
+        choices = ', '.join(choice for choice in field.choices if choice)
+        other = f'; or write {field.or_form}' if field.or_form else ''
+        raise UserError(f'{name}={value!r} is unknown; choose one of: {choices}{other}')
+
+
+def _check_interval(name, field, value):
+    left, right = field.interval[0], field.interval[-1]
+    low, high = field.interval[1:-1].split(', ')
+    above = value >= _number(low) if left == '[' else value > _number(low)
+    below = value <= _number(high) if right == ']' else value < _number(high)
+    if above and below:  # neither holds for NaN
+        return
+    if high == 'inf':
+        bound = f'above {low}' if left == '(' else f'at least {low}'
+        finite = ' and finite' if right == ')' and field.type is float else ''
+        raise UserError(f'{name}={value} must be {bound}{finite}')
+    if right == ')':
+        raise UserError(f'{name}={value} must be at least {low} and below {high}')
+    raise UserError(f'{name}={value} must be from {low} to {high}')
+
+
+def _number(text):
+    base, _, power = text.partition('**')
+    return float(base) ** float(power or 1)

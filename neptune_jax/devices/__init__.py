@@ -1,0 +1,1 @@
+"""Devices and processes: how a step runs on them, how processes join, how a run is interrupted."""

@@ -1,0 +1,258 @@
+"""From a config to an Experiment: data, model, optimizer, schedule, and how often things happen."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
+
+from neptune_jax import defaults, models
+from neptune_jax.data import augment, batches, dataset
+from neptune_jax.devices import drivers
+from neptune_jax.errors import UserError, choose_or_import
+from neptune_jax.learning import lengths, losses, optimizers, schedules, state, steps
+from neptune_jax.runs import checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config describes, ready to run."""
+
+    config: ConfigDict
+    parallel: drivers.Parallel
+    dataset: dataset.Dataset
+    order: batches.TrainOrder
+    augment: Callable  # (batch, key, step, epoch) -> batch
+    class_weights: np.ndarray | None  # float32[K]
+    model: Any  # a Flax module
+    loss: Callable  # (logits, labels, label_smoothing) -> float32[B]
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule  # from the step to the learning rate
+    steps_per_epoch: int
+    total_steps: int
+    log_every: int  # steps
+    eval_every: int  # steps
+    checkpoint_every: int | None  # steps; None: by the clock
+    checkpoint_seconds: float | None
+    abstract_state: state.TrainState  # shapes, types and placement of its arrays
+
+    def train_step(self, state: state.TrainState, batch: steps.Batch) -> tuple:
+        """Takes a training step on raw images: augments, standardises and updates the state.
+
+        A pure function, to be traced. It returns what `steps.train_step` returns; the metrics also
+        hold the step's `learning_rate`.
+
+        Args:
+            state: TrainState.
+            batch: `image` uint8[B, H, W, C], `label` int32[B] and `index` int32[B], the numbers of
+                the examples in the data set; this device's share of them under pmap and shard_map.
+        """
+        config, index = self.config, batch['index']
+        batch = batch | {'image': batch['image'].astype(jnp.float32) / 255}
+        epoch, seed_key = state.step // self.steps_per_epoch, jax.random.key(config.seed)
+        batch = self.augment(batch, seed_key, state.step, epoch)
+        batch['key'] = jax.vmap(augment.dropout_key, (None, None, 0))(seed_key, state.step, index)
+        batch['image'] = self.dataset.standardizer(batch['image'])
+        next_state, values = steps.train_step(
+            state,
+            batch,
+            model=self.model,
+            optimizer=self.optimizer,
+            loss=self.loss,
+            label_smoothing=config.loss.label_smoothing,
+            class_weights=self.class_weights,
+            accumulate=config.train.accumulate,
+            ema_decay=config.optim.ema_decay,
+            axis_name=self.parallel.axis_name,
+        )
+        rate = jnp.asarray(self.schedule(state.step), jnp.float32)
+        return next_state, values | {'learning_rate': rate}
+
+
+def create(config: ConfigDict) -> Experiment:
+    """Returns the Experiment that `config` describes.
+
+    Raises:
+        UserError: a value that cannot be used; the message names its field.
+    """
+    defaults.check(config)
+    parallel = drivers.create(
+        config.parallel,
+        deterministic=config.train.deterministic,
+        ahead_of_time=not config.train.debug_nans,
+    )
+    _check_batches(config, parallel)
+    data = dataset.load(config.data)
+    if config.train.steps_per_call > 1 and data.mode != 'device':
+        raise UserError(
+            f'train.steps_per_call={config.train.steps_per_call} must be 1 unless the data are in '
+            f"device memory (data.mode='{data.mode}')"
+        )
+    num_classes = len(data.class_names)
+    model = models.create_model(config.model, num_classes, parallel.batch_norm_axis)
+    train = data.splits['train']
+    labels = data.labels[train]
+    balance_by = labels if config.data.sampler == 'balanced' else None
+    order = batches.TrainOrder(train, config.train.batch_size, config.seed, balance_by)
+
+    steps_per_epoch = order.steps_per_epoch
+    total_steps = _total_steps(config.train, steps_per_epoch, len(train))
+    in_steps = partial(
+        lengths.in_steps,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=config.train.batch_size,
+    )
+
+    def every(group):
+        return max(1, in_steps(config[group].every, f'{group}.every'))
+
+    schedule = schedules.create_schedule(config.optim, total_steps, in_steps)
+    optimizer = optimizers.create_optimizer(config.optim, schedule, in_steps)
+    ema = config.optim.ema_decay > 0
+    initial = partial(state.initial, model, optimizer, data.image_shape, ema=ema)
+    abstract_state = jax.eval_shape(initial, jax.random.key(config.seed))
+    seconds = lengths.in_seconds(config.checkpoint.every)
+    return Experiment(
+        config=config,
+        parallel=parallel,
+        dataset=data,
+        order=order,
+        augment=_create_augment(config, parallel, data.image_shape),
+        class_weights=_class_weights(config.loss.class_weights, labels, num_classes),
+        model=model,
+        loss=choose_or_import(losses.LOSSES, config.loss.name, 'loss.name'),
+        optimizer=optimizer,
+        schedule=schedule,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        log_every=every('log'),
+        eval_every=every('eval'),
+        checkpoint_every=None if seconds else every('checkpoint'),
+        checkpoint_seconds=seconds,
+        abstract_state=parallel.abstract(abstract_state),
+    )
+
+
+def _check_batches(config, parallel):
+    """Raises UserError unless the devices can share batches evenly, also in parts."""
+    for group in ('train', 'eval'):
+        drivers.check_divisible(parallel, config[group].batch_size, f'{group}.batch_size')
+    parts, share = config.train.accumulate, config.train.batch_size // parallel.num_devices
+    if share % parts:
+        raise UserError(
+            f'train.accumulate={parts} does not divide the {share} examples of a batch that each '
+            'device has'
+        )
+
+
+def _total_steps(config, steps_per_epoch, examples):
+    """Returns the number of steps that the `train` group asks for."""
+    if not steps_per_epoch:
+        raise UserError(
+            f'train.batch_size={config.batch_size} is more than the {examples} training examples'
+        )
+    total_steps = config.steps
+    if total_steps is None:
+        total_steps = max(1, round(config.epochs * steps_per_epoch))
+    traced = config.profile_steps
+    if traced and not (len(traced) == 2 and 1 <= traced[0] <= traced[1] <= total_steps):
+        raise UserError(
+            f'train.profile_steps={tuple(traced)} must be the first and the last of some of the '
+            f'{total_steps} steps'
+        )
+    return total_steps
+
+
+def _class_weights(name, labels, num_classes):
+    """Returns float32[K], higher for classes that are rarer in training; None: all weigh 1."""
+    if name == 'none':
+        return None
+    counts = np.bincount(labels, minlength=num_classes)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return weights.astype(np.float32)
+
+
+def _create_augment(config, parallel, image_shape):
+    """Returns the augmentation, having tried it on the shapes of a batch as a step sees it."""
+    function = augment.create_augment(config.augment, image_shape)
+    size = config.train.batch_size // (parallel.num_devices if parallel.axis_name else 1)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    numbers = jax.ShapeDtypeStruct((size,), jnp.int32)
+    image = jax.ShapeDtypeStruct((size, *image_shape), jnp.float32)
+    batch = {'image': image, 'label': numbers, 'index': numbers}
+    jax.eval_shape(function, batch, jax.eval_shape(lambda: jax.random.key(0)), number, number)
+    return function
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialWeights:
+    """Another run's weights that a new run starts from."""
+
+    workdir: str
+    step: int
+    num_classes: int  # of the other run
+    arrays: dict[str, np.ndarray]  # by path: 'params/Conv_0/kernel'
+    reinitialized: list[str]  # paths of the output layer's arrays, if it has other classes
+
+
+def read_initial_weights(experiment: Experiment) -> InitialWeights | None:
+    """Returns the weights that `checkpoint.restore_from` names; None if it is empty.
+
+    If the other run has another number of classes, the arrays of its output layer are left out:
+    those whose last axis counts classes.
+
+    Raises:
+        UserError: there is no such run, its checkpoint is damaged, or its model is another one.
+    """
+    workdir = experiment.config.checkpoint.restore_from
+    if not workdir:
+        return None
+    try:
+        weights = checkpoints.read_weights(workdir)
+    except UserError as error:
+        raise UserError(f'checkpoint.restore_from={error}') from error
+    num_classes, other = len(experiment.dataset.class_names), len(weights.preprocessing['classes'])
+    expected = _flatten(experiment.abstract_state.params, experiment.abstract_state.batch_stats)
+    found = _flatten(weights.params, weights.batch_stats)
+    head = {
+        path
+        for path in expected.keys() & found.keys()
+        if other != num_classes
+        and expected[path].shape == (*found[path].shape[:-1], num_classes)
+        and found[path].shape[-1:] == (other,)
+    }
+    for path in head:
+        del expected[path], found[path]
+    checkpoints.check_shapes(f'checkpoint.restore_from={workdir!r}', found, expected)
+    return InitialWeights(workdir, weights.step, other, found, sorted(head))
+
+
+def init_state(experiment: Experiment, weights: InitialWeights | None = None) -> state.TrainState:
+    """Returns the TrainState before the first step, replicated over the devices."""
+    initial = state.create(
+        experiment.model,
+        experiment.optimizer,
+        experiment.dataset.image_shape,
+        experiment.config.seed,
+        ema=bool(experiment.abstract_state.ema),
+    )
+    if weights:
+        arrays = _flatten(initial.params, initial.batch_stats) | weights.arrays
+        arrays = unflatten_dict(arrays, sep='/')
+        initial = initial.replace(
+            params=arrays['params'],
+            batch_stats=arrays.get('batch_stats', {}),
+            ema=arrays['params'] if initial.ema else {},
+        )
+    return experiment.parallel.replicate(initial)
+
+
+def _flatten(params, batch_stats):
+    return flatten_dict({'params': params, 'batch_stats': batch_stats}, sep='/')

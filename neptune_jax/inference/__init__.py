@@ -1,0 +1,1 @@
+"""Inference: exact evaluation of a model, and predictions of a finished run."""

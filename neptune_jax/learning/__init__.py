@@ -1,0 +1,1 @@
+"""Learning: losses, steps, metrics, schedules and optimizers, all pure functions."""

@@ -1,0 +1,76 @@
+"""TrainState: everything that a training step changes and a checkpoint keeps."""
+
+from functools import partial
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """A pytree of arrays, the same on every device."""
+
+    step: jax.Array  # int32[]: optimizer steps taken
+    params: PyTree
+    batch_stats: PyTree  # running statistics of normalisation layers; {} if there are none
+    opt_state: PyTree
+    ema: PyTree  # moving average of the parameters; {} if there is none
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """The model's variables to evaluate and predict with: averaged parameters if any."""
+        return {'params': self.ema or self.params, 'batch_stats': self.batch_stats}
+
+
+def initial(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    key: jax.Array,
+    ema: bool = False,
+) -> TrainState:
+    """Returns the state before the first step, with parameters drawn from a key.
+
+    Args:
+        model: a Flax module from images to logits.
+        optimizer: an Optax transformation.
+        image_shape: (height, width, channels).
+        key: PRNG key.
+        ema: whether to average the parameters.
+    """
+    variables = model.init(key, jnp.zeros((1, *image_shape)))
+    params = variables['params']
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get('batch_stats', {}),
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, params) if ema else {},
+    )
+
+
+def create(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    seed: int,
+    ema: bool = False,
+) -> TrainState:
+    """Returns the `initial` state of a seed, computed by one compiled program.
+
+    The program runs once. On a CPU, XLA would spend a second to optimise each layer's random
+    numbers, so it does not optimise.
+    """
+    options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
+    init = partial(initial, model, optimizer, image_shape, ema=ema)
+    return jax.jit(init, compiler_options=options)(jax.random.key(seed))
+
+
+def count_params(params: PyTree) -> int:
+    """Returns the number of trainable scalars."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,302 @@
+"""Checkpoints of the TrainState: the latest ones, and the best by validation accuracy.
+
+Process 0 reads and writes them. Beside the folder of each step lies a file of checksums. A
+checkpoint that does not match them is damaged; a resuming run moves it away.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from neptune_jax.errors import UserError
+from neptune_jax.runs import reader
+
+
+class Restored(NamedTuple):
+    """The content of a checkpoint."""
+
+    step: int
+    state: Any  # a TrainState of NumPy arrays
+    data: dict  # the JSON value that was saved with it
+
+
+class Damaged(Exception):
+    """A checkpoint that cannot be read, or does not match its checksums."""
+
+
+@contextlib.contextmanager
+def open_checkpoints(directory: str | Path, keep: int) -> Iterator['Checkpoints']:
+    """Yields the Checkpoints in a directory: the latest `keep` and the best one are kept.
+
+    Saves continue in the background. They are complete when the context ends.
+    """
+    if jax.process_index():
+        yield Checkpoints()
+        return
+    directory = Path(directory).absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(directory)
+    process_0 = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix='process_0'
+    )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+            [checkpoint_managers.LatestN(keep), _KeepBest(checkpoints.accuracies)]
+        ),
+        cleanup_tmp_directories=True,
+        create=False,
+        multiprocessing_options=process_0,
+        async_options=ocp.AsyncOptions(post_finalization_callback=checkpoints.write_checksums),
+    )
+    handlers = {
+        'state': ocp.StandardCheckpointHandler(multiprocessing_options=process_0),
+        'data': ocp.JsonCheckpointHandler(multiprocessing_options=process_0),
+    }
+    manager = ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
+    checkpoints.manager = manager
+    try:
+        yield checkpoints
+    finally:
+        manager.close()
+
+
+class Checkpoints:
+    """The checkpoints of a run. In processes other than 0 there are none; saving does nothing."""
+
+    def __init__(self, directory: Path | None = None):
+        self.directory = directory
+        self.manager = None  # Orbax's
+        # Validation accuracy by step; the training loop fills it.
+        self.accuracies: dict[int, float] = {}
+        self._saving: int | None = None  # the step of the last save
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, in increasing order."""
+        return sorted(self.manager.all_steps()) if self.manager else []
+
+    def wait(self) -> None:
+        """Waits until the last save is complete."""
+        if self.manager:
+            self.manager.wait_until_finished()
+
+    def save(self, step: int, state: Any, data: dict) -> None:
+        """Starts to save `state`; its arrays may be donated as soon as this returns.
+
+        Args:
+            step: must be higher than that of every checkpoint so far.
+            state: TrainState.
+            data: a JSON value: what else is needed to continue the run or to use the parameters.
+
+        Raises:
+            OSError: the disk has no room. A save that fails half-way would fill it up.
+        """
+        if not self.manager:
+            return
+        self.wait()
+        state = jax.device_get(state)
+        check_room(self.directory, state)
+        self._saving = step
+        items = {'state': ocp.args.StandardSave(state), 'data': ocp.args.JsonSave(data)}
+        self.manager.save(step, args=ocp.args.Composite(**items))
+
+    def restore(self, step: int, abstract_state: Any) -> Restored:
+        """Returns the Restored of `step`.
+
+        Args:
+            step: one of `steps`.
+            abstract_state: a TrainState with the expected shapes and types.
+
+        Raises:
+            Damaged: it cannot be read, or does not match its checksums.
+            UserError: it belongs to another model.
+        """
+        _verify(self.directory, step)
+        try:
+            metadata = self.manager.item_metadata(step)['state']
+            check_shapes(f'the checkpoint of step {step}', metadata, abstract_state)
+            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), abstract_state)
+            items = {'state': ocp.args.StandardRestore(like), 'data': ocp.args.JsonRestore()}
+            restored = self.manager.restore(step, args=ocp.args.Composite(**items))
+        except UserError:
+            raise
+        except Exception as error:  # damaged files make the libraries below raise anything
+            raise Damaged(_one_line(error)) from error
+        return Restored(step, restored.state, restored.data)
+
+    def restore_first(
+        self, steps: Iterable[int], abstract_state: Any, warn: Callable[[str], None]
+    ) -> Restored | None:
+        """Returns the Restored of the first of `steps` that is not damaged, or None.
+
+        Damaged checkpoints are moved to the folder `damaged` of the run directory.
+
+        Args:
+            steps: some of `self.steps`, in the order in which to try them.
+            abstract_state: as for `restore`.
+            warn: called with a line of text for each damaged checkpoint.
+
+        Raises:
+            UserError: a checkpoint belongs to another model.
+        """
+        for step in list(steps):
+            try:
+                return self.restore(step, abstract_state)
+            except Damaged as error:
+                self._move_away(step, error, warn)
+        return None
+
+    def restore_best(self, abstract_state: Any, warn: Callable[[str], None]) -> Restored | None:
+        """Returns the Restored of the best validated checkpoint that is not damaged, or None."""
+        remaining = {step: self.accuracies[step] for step in self.steps if step in self.accuracies}
+        while remaining:
+            step = reader.best(remaining)
+            restored = self.restore_first([step], abstract_state, warn)
+            if restored:
+                return restored
+            del remaining[step]
+        return None
+
+    def _move_away(self, step, error, warn):
+        damaged = self.directory.parent / 'damaged'
+        damaged.mkdir(exist_ok=True)
+        name = next(name for name in _numbered(str(step)) if not (damaged / name).exists())
+        (self.directory / str(step)).rename(damaged / name)
+        _checksums_path(self.directory, step).unlink(missing_ok=True)
+        self.manager.reload()
+        warn(f'warning: the checkpoint of step {step} is damaged ({error}); it is in {damaged} now')
+
+    def write_checksums(self) -> None:
+        """Writes the checksums of the last save, once it is complete; removes outdated ones."""
+        folders = {}
+        for folder in filter(Path.is_dir, self.directory.iterdir()):
+            folders[folder.name.partition('.')[0]] = folder  # Orbax adds a suffix until it is done
+        lines = [
+            f'{_crc32(path):08x} {path.relative_to(folders[str(self._saving)])}\n'
+            for path in sorted(folders[str(self._saving)].glob('*/**/*'))  # without Orbax's notes
+            if path.is_file()
+        ]
+        _checksums_path(self.directory, self._saving).write_text(''.join(lines))
+        for path in self.directory.glob('*.crc32'):
+            if path.stem not in folders:
+                path.unlink()
+
+
+class Weights(NamedTuple):
+    """The trained parameters of a run."""
+
+    workdir: str
+    step: int
+    preprocessing: dict  # data.dataset.Dataset.preprocessing of the training
+    params: dict  # the averaged ones if the run kept an average
+    batch_stats: dict
+
+
+def read_weights(workdir: str | Path) -> Weights:
+    """Returns the Weights of a run's best checkpoint, as NumPy arrays.
+
+    Raises:
+        UserError: the directory has no checkpoint, or its best one is damaged.
+    """
+    step = reader.best_step(workdir)
+    if step is None:
+        raise UserError(f'{str(workdir)!r} holds no run with a checkpoint')
+    directory = Path(workdir).absolute() / 'checkpoints'
+    folder = directory / str(step)
+    try:
+        _verify(directory, step)
+        with ocp.StandardCheckpointer() as checkpointer:
+            state = jax.tree.map(np.asarray, checkpointer.restore(folder / 'state'))
+        data = json.loads((folder / 'data' / 'metadata').read_text())
+    except Exception as error:  # damaged files make the libraries below raise anything
+        raise UserError(
+            f'{folder} is damaged ({_one_line(error)}); resume that run, which uses an earlier '
+            'checkpoint, or remove that folder'
+        ) from error
+    params = state.get('ema') or state['params']
+    return Weights(str(workdir), step, data, params, state.get('batch_stats') or {})
+
+
+def check_room(directory: Path, state: Any) -> None:
+    """Raises OSError if the disk has no room for a checkpoint of `state`."""
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    if shutil.disk_usage(directory).free < 1.25 * size + 2**20:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+
+
+def check_shapes(what: str, found: Any, expected: Any) -> None:
+    """Raises UserError that names the arrays whose shapes differ between two pytrees."""
+    found, expected = shapes(found), shapes(expected)
+    differences = [
+        f'{name}: {found.get(name, "absent")} there, {expected.get(name, "absent")} here'
+        for name in sorted(found.keys() | expected.keys())
+        if found.get(name) != expected.get(name)
+    ]
+    if differences:
+        raise UserError(
+            f'{what} is of another model ({"; ".join(differences[:8])}); use the config it was '
+            'written with, or another --workdir'
+        )
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a pytree's arrays by path: {'params/Dense_0/bias': (10,)}."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+class _KeepBest:
+    """An Orbax preservation policy that keeps the best checkpoint."""
+
+    def __init__(self, accuracies):
+        self._accuracies = accuracies
+
+    def should_preserve(self, checkpoints, *, context):
+        validated = {
+            checkpoint.step: self._accuracies[checkpoint.step]
+            for checkpoint in checkpoints
+            if checkpoint.step in self._accuracies
+        }
+        best = reader.best(validated)
+        return [checkpoint.step == best for checkpoint in checkpoints]
+
+
+def _verify(directory, step):
+    """Raises Damaged unless the files of a checkpoint match its checksums, if it has any."""
+    path = _checksums_path(directory, step)
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        checksum, name = line.split(' ', 1)
+        file = directory / str(step) / name
+        if not file.is_file() or f'{_crc32(file):08x}' != checksum:
+            raise Damaged(f'{name} is not as it was written')
+
+
+def _checksums_path(directory, step):
+    return directory / f'{step}.crc32'
+
+
+def _crc32(path):
+    return zlib.crc32(path.read_bytes())
+
+
+def _one_line(error):
+    return ' '.join(str(error).split())[:200] or repr(error)
+
+
+def _numbered(name):
+    yield name
+    for i in range(1, 1000):
+        yield f'{name}.{i}'

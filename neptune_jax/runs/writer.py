@@ -1,0 +1,159 @@
+"""Writing a run directory: opening it, rows of metrics, the summary and its status."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from neptune_jax.errors import Preempted, UserError
+from neptune_jax.runs import files, reader
+
+# Fields that a resumed run may change, because the results do not depend on them. A field that
+# ends in a dot is a group.
+_FREE_FIELDS = tuple(
+    'data.dir data.archive_dir data.mode data.workers checkpoint.every checkpoint.keep log. '
+    'parallel.driver parallel.num_devices parallel.distributed train.debug_nans '
+    'train.profile_steps neptune.'.split()
+)
+
+# What a start leaves if it is killed before config.json is complete.
+_BEFORE_CONFIG = {'.lock', '.config.json.unfinished', 'environment.json', 'artifacts'}
+_BEFORE_CONFIG.add('.environment.json.unfinished')
+
+
+class Run:
+    """Writes a run directory. `open_run` creates one."""
+
+    def __init__(self, workdir: str | Path):
+        self.workdir = Path(workdir)
+        self.summary = reader.read_summary(workdir)
+        self._rows = None  # metrics.jsonl, once it is open
+
+    def path(self, name: str) -> Path:
+        """Returns the path of a file of the run."""
+        return self.workdir / name
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Appends a row to metrics.jsonl: `values` maps 'split/name' to numbers."""
+        row = {'step': step, 'time': round(time.time(), 3)} | values
+        self._open_rows().write(f'{files.dumps(row)}\n'.encode())
+
+    def flush(self) -> None:
+        """Waits until the rows are on the disk. A checkpoint that relies on them comes after."""
+        os.fsync(self._open_rows().fileno())
+
+    def _open_rows(self):
+        if not self._rows:
+            self._rows = self.path('metrics.jsonl').open('ab', buffering=0)  # a row is one write
+        return self._rows
+
+    def close(self) -> None:
+        """Closes metrics.jsonl. The next row opens it again."""
+        if self._rows:
+            self._rows.close()
+            self._rows = None
+
+    def write_artifact(self, name: str, value: Any) -> None:
+        """Writes a value as a JSON file into artifacts/."""
+        files.write_json(self.path('artifacts') / name, value)
+
+    def rewind(self, step: int) -> None:
+        """Removes the rows after `step`: a run that resumes there writes them again."""
+        self.close()
+        rows = [row for row in reader.read_rows(self.workdir) if row['step'] <= step]
+        text = ''.join(files.dumps(row) + '\n' for row in rows)
+        files.replace(self.path('metrics.jsonl'), text)
+
+    def update_summary(self, **fields: Any) -> None:
+        """Sets fields of summary.json, atomically."""
+        self.summary |= fields
+        files.write_json(self.path('summary.json'), self.summary)
+
+    @contextlib.contextmanager
+    def status(self) -> Iterator[None]:
+        """Keeps `status` in the summary: 'running' inside; then how the context was left.
+
+        That is 'finished', 'preempted' or 'failed'.
+        """
+        self.summary.pop('error', None)
+        self.update_summary(status='running')
+        try:
+            yield
+        except BaseException as error:
+            full = files.is_disk_full(error)
+            if full:
+                error = UserError(
+                    f'the disk of {self.workdir} is full; free some space and start the same '
+                    'command again: it continues from the last checkpoint'
+                )
+            status = 'preempted' if isinstance(error, Preempted) else 'failed'
+            self.update_summary(status=status, error=str(error))
+            if full:
+                raise error from None
+            raise
+        self.update_summary(status='finished')
+
+
+@contextlib.contextmanager
+def open_run(workdir: str | Path, config: ConfigDict, environment: dict) -> Iterator[Run]:
+    """Yields a Run that writes a directory, a new one or one of the same config.
+
+    Args:
+        workdir: its path.
+        config: the whole ConfigDict.
+        environment: the content of environment.json.
+
+    Raises:
+        UserError: the directory holds a run of another config, holds something else, cannot be
+            written, or is being written by another process.
+    """
+    workdir = Path(workdir)
+    resolved = json.loads(config.to_json())
+    with contextlib.ExitStack() as stack:
+        try:
+            if (workdir / 'config.json').is_file():
+                _refuse_other_config(workdir, resolved)
+            elif workdir.is_dir() and not _is_unstarted(workdir):
+                raise UserError(f'--workdir={workdir} holds files but no run; choose another')
+            workdir.mkdir(parents=True, exist_ok=True)
+            busy = (
+                f'--workdir={workdir} is being written by %s; wait for it, stop it, or choose '
+                'another --workdir'
+            )
+            stack.enter_context(files.locked(workdir / '.lock', busy))
+            files.write_json(workdir / 'config.json', resolved)
+            files.write_json(workdir / 'environment.json', environment)
+            (workdir / 'artifacts').mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f'--workdir={workdir} cannot be written: {error}') from error
+        run = Run(workdir)
+        stack.callback(run.close)
+        yield run
+
+
+def _is_unstarted(workdir):
+    """Whether a directory holds nothing but what a start leaves that was killed at once."""
+    found = {path.name for path in workdir.iterdir()}
+    artifacts = workdir / 'artifacts'
+    return found <= _BEFORE_CONFIG and not (artifacts.is_dir() and any(artifacts.iterdir()))
+
+
+def _refuse_other_config(workdir, config):
+    # Both as they stand in a file: there NaN equals NaN.
+    before = files.flatten(files.read_json(workdir / 'config.json'), '.')
+    now = files.flatten(files.encode(config), '.')
+    differences = [
+        f'{field}: {before.get(field)!r} there, {now.get(field)!r} here'
+        for field in sorted(before.keys() | now.keys())
+        if before.get(field) != now.get(field) and not field.startswith(_FREE_FIELDS)
+    ]
+    if differences:
+        raise UserError(
+            f'--workdir={workdir} holds a run of another config ({"; ".join(differences)}); choose '
+            'another --workdir, or use the config of that run to continue it'
+        )

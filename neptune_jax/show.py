@@ -1,0 +1,44 @@
+"""Shows what a model sees in training: examples before and after augmentation.
+
+    python -m neptune_jax.show --config=configs/cnn.py --config.augment.flip=random
+
+Writes a PNG with one row for each example: the original, then the first epochs of a training.
+"""
+
+from absl import flags
+
+from neptune_jax import cli
+
+CONFIG = cli.define_config()
+OUT = flags.DEFINE_string('out', 'augmentation.png', 'The picture to write.')
+EXAMPLES = 8
+EPOCHS = 6
+
+
+def main(args: list[str]) -> None:
+    import jax
+    import numpy as np
+
+    from neptune_jax import experiment as experiments
+    from neptune_jax.reporting import figures
+
+    experiment = experiments.create(CONFIG.value)
+    examples = experiment.order[0][:EXAMPLES]
+    data = experiment.dataset
+    batch = {
+        'image': data.read_images(examples).astype(np.float32) / 255,
+        'label': data.labels[examples],
+        'index': examples,
+    }
+    augment = jax.jit(experiment.augment)
+    key = jax.random.key(experiment.config.seed)
+    epochs = [
+        jax.device_get(augment(batch, key, np.int32(epoch * experiment.steps_per_epoch), epoch))
+        for epoch in np.arange(EPOCHS, dtype=np.int32)
+    ]
+    figures.augmentation(batch, epochs, data.class_names).savefig(OUT.value, dpi=120)
+    print(f'wrote {OUT.value}')
+
+
+if __name__ == '__main__':
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""For tests and benchmarks of this package and of programs that use it; nothing else imports it."""

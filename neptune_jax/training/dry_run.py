@@ -1,0 +1,71 @@
+"""A dry run: what a config would train, its devices, parameters, cost of a step and schedule."""
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from rich.table import Table
+
+from neptune_jax import experiment as experiments
+from neptune_jax import terminal
+from neptune_jax.data import feed as feeds
+from neptune_jax.learning.state import count_params
+from neptune_jax.training import compiled, progress
+
+
+def dry_run(config: ConfigDict) -> None:
+    """Prints what a config would train and what a step costs. It writes no run directory.
+
+    Data that are not prepared yet are prepared, because the shapes depend on them.
+
+    Raises:
+        UserError: a training with this config would be refused.
+    """
+    config = config.copy_and_resolve_references()
+    config.train.debug_nans = False  # with it there is no compiled program to ask for its cost
+    experiment = experiments.create(config)
+    progress.header(experiment, experiments.read_initial_weights(experiment))
+    feed = feeds.create(experiment.dataset, experiment.parallel)
+    train_step = compiled.compile_train_step(experiment, feed)
+    item = feed.empty(config.train.batch_size)
+    terminal.line(f'mesh     {dict(experiment.parallel.mesh.shape)}')
+    for path, leaf in jax.tree_util.tree_leaves_with_path(item):
+        name = jax.tree_util.keystr(path) or 'numbers of examples'
+        terminal.line(f'batch    {name}: {leaf.dtype}{list(leaf.shape)}, {leaf.sharding.spec}')
+    height, width, channels = experiment.dataset.image_shape
+    size = config.train.batch_size // experiment.parallel.num_devices
+    terminal.line(f'model    sees float32{[size, height, width, channels]} on each device')
+    terminal.table(_cost(experiment, feed, train_step))
+    terminal.table(_schedule(experiment))
+
+
+def _cost(experiment, feed, train_step):
+    table = Table('one step, on one device', title='cost')
+    table.add_column('', justify='right')
+    cost, memory = train_step.cost_analysis(), train_step.memory_analysis()
+    if isinstance(cost, list):  # older versions of JAX give one for each program
+        cost = cost[0]
+    state = experiment.abstract_state
+    table.add_row('floating-point operations', f'{cost.get("flops", 0) / 1e9:,.2f} G')
+    table.add_row('parameters', _mebibytes(4 * count_params(state.params)))
+    table.add_row('state, with optimizer and averages', _mebibytes(_nbytes(state)))
+    table.add_row('data on the device', _mebibytes(_nbytes(feed.data)))
+    table.add_row('scratch memory of the step', _mebibytes(memory.temp_size_in_bytes))
+    return table
+
+
+def _schedule(experiment):
+    table = Table('step', 'epoch', 'learning rate', title='schedule')
+    last = experiment.total_steps - 1
+    warmest = int(np.argmax(jax.vmap(experiment.schedule)(np.arange(last + 1))))
+    for step in sorted({0, warmest, *(round(last * i / 8) for i in range(9))}):
+        rate = float(experiment.schedule(step))
+        table.add_row(f'{step + 1:,}', f'{step / experiment.steps_per_epoch:.2f}', f'{rate:.3g}')
+    return table
+
+
+def _nbytes(tree):
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _mebibytes(nbytes):
+    return f'{nbytes / 2**20:,.2f} MiB'

@@ -1,0 +1,117 @@
+"""What a person sees of a training: its header, a progress bar or plain lines, its results."""
+
+import jax
+from rich import progress as bars
+from rich.table import Table
+
+from neptune_jax import terminal
+from neptune_jax.data import clean
+from neptune_jax.experiment import Experiment, InitialWeights
+from neptune_jax.learning.state import count_params
+from neptune_jax.models import flops
+from neptune_jax.runs.writer import Run
+
+
+def header(experiment: Experiment, weights: InitialWeights | None) -> None:
+    """Prints the data, the devices, the length, and the parameters of each layer."""
+    data, parallel = experiment.dataset, experiment.parallel
+    sizes = ', '.join(f'{size:,} {name}' for name, size in data.sizes.items())
+    height, width, channels = data.image_shape
+    name = experiment.config.data.name
+    terminal.line(f'data     {name}: {sizes} images of {height}x{width}x{channels}')
+    terminal.line(f'cleaning {clean.summary(data.report)}')
+    terminal.line(f'batches  from mode {data.mode}')
+    kind = parallel.devices[0].device_kind
+    terminal.line(f'devices  {parallel.num_devices} x {kind}, driver {parallel.driver}')
+    batch_size = experiment.config.train.batch_size
+    terminal.line(
+        f'length   {experiment.total_steps:,} steps of {batch_size} images, '
+        f'{experiment.steps_per_epoch:,} an epoch'
+    )
+    if weights:
+        terminal.line(f'weights  of step {weights.step:,} of {weights.workdir}')
+        if weights.reinitialized:
+            terminal.line(
+                f'         new, for {len(data.class_names)} classes instead of '
+                f'{weights.num_classes}: {", ".join(weights.reinitialized)}'
+            )
+    params = experiment.abstract_state.params
+    rows = Table('layer', 'parameter', 'shape', title=f'model {experiment.config.model.name}')
+    rows.add_column('count', justify='right')
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        *layer, parameter = (key.key for key in path)
+        rows.add_row('/'.join(layer), parameter, ' x '.join(map(str, leaf.shape)), f'{leaf.size:,}')
+    rows.add_section()
+    rows.add_row('total', '', '', f'{count_params(params):,}')
+    terminal.table(rows)
+
+
+def results(run: Run, experiment: Experiment) -> None:
+    """Prints the results of a finished run, and where they are."""
+    summary = run.summary
+    if 'test' in summary:
+        rows = Table('metric', title='test, best checkpoint')
+        rows.add_column('value', justify='right')
+        for name, value in summary['test'].items():
+            rows.add_row(name, f'{value:,}' if isinstance(value, int) else f'{value:.4f}')
+        terminal.table(rows)
+    else:
+        terminal.line('test     none: the data have no test split, and data.test_fraction=0')
+    if 'best' in summary:
+        best = summary['best']
+        terminal.line(f'best     step {best["step"]:,}, validation accuracy {best["accuracy"]:.4f}')
+    share = flops.utilization(experiment, summary['images_per_second'])
+    terminal.line(
+        f'trained  {summary["train_seconds"]:.0f} s, {summary["images_per_second"]:,.0f} images/s'
+        + (f", {share:.1%} of the devices' peak" if share is not None else '')
+    )
+    terminal.line(f'run      {run.workdir}')
+
+
+class Progress:
+    """A progress bar of the steps on a terminal, plain lines elsewhere; a context manager."""
+
+    def __init__(self, experiment: Experiment, start: int):
+        self._steps_per_epoch = experiment.steps_per_epoch
+        self._total = experiment.total_steps
+        self._batch_size = experiment.config.train.batch_size
+        self._bar = bars.Progress(
+            bars.TextColumn('step'),
+            bars.MofNCompleteColumn(),
+            bars.BarColumn(bar_width=None),
+            bars.TextColumn('{task.fields[values]}'),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn('left'),
+            console=terminal.console,
+            disable=not terminal.console.is_terminal,
+        )
+        self._task = self._bar.add_task('', total=self._total, completed=start, values='')
+
+    def __enter__(self) -> 'Progress':
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._bar.__exit__(*error)
+
+    def advance(self, step: int) -> None:
+        """Moves the bar to `step`, which has been dispatched."""
+        self._bar.update(self._task, completed=step)
+
+    def logged(self, step: int, values: dict[str, float], steps_per_second: float) -> None:
+        """Shows the training metrics of the log interval that ends with `step`, and its speed."""
+        text = (
+            f'loss {values["loss"]:.4f}  accuracy {values["accuracy"]:.4f}  '
+            f'{steps_per_second * self._batch_size:,.0f} images/s'
+        )
+        self._bar.update(self._task, values=text)
+        left = (self._total - step) / steps_per_second
+        terminal.progress_line(f'step {step:>6,}/{self._total:,}  {text}  {left:,.0f} s left')
+
+    def validated(self, step: int, values: dict[str, float], is_best: bool) -> None:
+        """Shows the metrics of the validation split after `step`."""
+        terminal.line(
+            f'epoch {step / self._steps_per_epoch:.4g}  step {step:,}  '
+            f'val loss {values["loss"]:.4f}  val accuracy {values["accuracy"]:.4f}'
+            + ('  best so far' if is_best else '')
+        )

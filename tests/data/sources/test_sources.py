@@ -1,0 +1,159 @@
+"""What a source gives back is what was put in, in any order and in any process."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from configs import cnn
+from neptune_jax.data import sources
+from neptune_jax.data.sources import images
+from neptune_jax.errors import UserError
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (20, 6, 5, 3)).astype(np.uint8)
+IMAGES[13] = IMAGES[2]
+LABELS = np.arange(20) % 4
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(**fields):
+        config = cnn.get_config().data
+        config.update({'dir': str(tmp_path / 'data')} | fields)
+        return sources.open_source(config)
+
+    return read
+
+
+@pytest.fixture
+def source(read, tmp_path):
+    """Twelve images to train, three to validate, five to test."""
+    parts = {'train': slice(12), 'val': slice(12, 15), 'test': slice(15, 20)}
+    arrays = {f'x_{split}': IMAGES[part] for split, part in parts.items()}
+    arrays |= {f'y_{split}': LABELS[part] for split, part in parts.items()}
+    np.savez(tmp_path / 'raw.npz', **arrays)
+    return read(name='arrays', path=str(tmp_path / 'raw.npz'))
+
+
+def test_what_a_source_says_of_itself(source):
+    assert len(source) == 20
+    assert source.nbytes == IMAGES.nbytes
+    assert source.image_shape == (6, 5, 3)
+    assert source.class_names == ('0', '1', '2', '3')
+    assert {split: part.tolist() for split, part in source.splits.items()} == {
+        'train': list(range(12)),
+        'val': [12, 13, 14],
+        'test': [15, 16, 17, 18, 19],
+    }
+    assert source.before == {'train': 12, 'val': 3, 'test': 5}
+    names = [source.name(i) for i in (0, 11, 12, 14, 15, 19)]
+    assert names == ['train[0]', 'train[11]', 'val[0]', 'val[2]', 'test[0]', 'test[4]']
+
+
+@pytest.mark.parametrize(
+    'indices', [range(20), [19, 0, 14, 12, 11, 15], [3, 3, 16, 3], [13], np.array([], np.int64)]
+)
+def test_examples_are_read_in_any_order_also_after_pickling(source, indices):
+    reader = source.reader()
+    reader.read([0])
+    pickled = pickle.dumps(reader)
+    assert len(pickled) < 1000  # what it has opened is not in it
+    for each in (reader, pickle.loads(pickled)):
+        pixels, labels = each.read(indices)
+        np.testing.assert_array_equal(pixels, IMAGES[list(indices)])
+        np.testing.assert_array_equal(labels, LABELS[list(indices)])
+        assert (pixels.dtype, labels.dtype) == (np.uint8, np.int32)
+
+
+@pytest.mark.parametrize('chunk', [1, 3, 7, 100])
+def test_all_images_are_those_of_the_records(source, monkeypatch, chunk):
+    monkeypatch.setattr(sources, 'CHUNK', chunk * IMAGES[0].nbytes)
+    np.testing.assert_array_equal(source.images(), IMAGES)
+    np.testing.assert_array_equal(source.index()['label'], LABELS)
+    assert source.index()['digest'].shape == (20,)
+
+
+def test_the_index(source):
+    index = source.index()
+    wide = IMAGES.astype(np.int64)
+    np.testing.assert_array_equal(index['label'], LABELS)
+    np.testing.assert_array_equal(index['sum'], wide.sum(axis=(1, 2)))
+    np.testing.assert_array_equal(index['squares'], (wide**2).sum(axis=(1, 2)))
+    np.testing.assert_array_equal(index['low'], IMAGES.min(axis=(1, 2)))
+    np.testing.assert_array_equal(index['high'], IMAGES.max(axis=(1, 2)))
+    np.testing.assert_array_equal(index['perceptual'], images.perceptual_hash(IMAGES))
+    same = index['digest'][:, None] == index['digest'][None, :]
+    expected = np.eye(20, dtype=bool)
+    expected[2, 13] = expected[13, 2] = True
+    np.testing.assert_array_equal(same, expected)
+
+
+@pytest.mark.parametrize('name', ['images.npy', 'index.npz'])
+def test_a_cache_that_cannot_be_written(source, name):
+    (source.builder.data_path / name).mkdir()
+    with pytest.raises(UserError, match=r'data.dir=.* cannot be used .*--config.data.dir'):
+        source.images() if name == 'images.npy' else source.index()
+    assert not [path for path in source.builder.data_path.iterdir() if path.name.startswith('.')]
+
+
+SYNTHETIC = {'name': 'synthetic', 'examples': 120, 'classes': 5, 'image_size': (9, 7)}
+
+
+def test_synthetic_images_depend_on_the_seed_alone(read, tmp_path):
+    first = read(**SYNTHETIC)
+    again = read(**SYNTHETIC, dir=str(tmp_path / 'again'))
+    other = read(**SYNTHETIC, split_seed=1)
+    assert first.image_shape == (9, 7, 3)
+    assert {split: len(part) for split, part in first.splits.items()} == {'train': 100, 'test': 20}
+    assert np.bincount(first.index()['label']).tolist() == [24] * 5
+    np.testing.assert_array_equal(first.images(), again.images())
+    assert (first.images() != other.images()).mean() > 0.9
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_synthetic_images_are_separable(read, channels):
+    source = read(**SYNTHETIC | {'channels': channels})
+    pixels = source.images().reshape(120, -1).astype(float)
+    labels, train, test = source.index()['label'], source.splits['train'], source.splits['test']
+    means = np.stack([pixels[train][labels[train] == label].mean(axis=0) for label in range(5)])
+    distances = ((pixels[test][:, None] - means[None]) ** 2).sum(axis=-1)
+    assert (distances.argmin(axis=1) == labels[test]).mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'classes': 1}, 'data.classes=1 of data.examples=120: there must be two'),
+        ({'examples': 29}, 'data.classes=5 of data.examples=29: .* six examples for each'),
+        ({'channels': 4}, 'data.channels=4 must be'),
+        ({'image_size': (0, 0)}, 'data.image_size'),
+    ],
+)
+def test_synthetic_images_that_cannot_be(read, tmp_path, fields, message):
+    with pytest.raises(UserError, match=message):
+        read(**SYNTHETIC | fields)
+    assert not (tmp_path / 'data').exists()
+
+
+def test_every_source_is_known_by_its_name(read, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    for name in sources.SOURCES:
+        # Those that work need nothing; those that do not say what they need.
+        try:
+            read(name=name, archive_dir=str(tmp_path / 'empty'), examples=60)
+        except UserError as error:
+            assert 'unknown' not in str(error)
+
+
+def test_an_unknown_source_is_refused_with_the_list(read):
+    with pytest.raises(UserError, match=r"data.name='minst' is unknown; choose one of: ") as caught:
+        read(name='minst')
+    for name in sources.SOURCES:
+        assert name in str(caught.value)
+
+
+def test_a_data_folder_below_home(read, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    read(**SYNTHETIC, dir='~/images').images()
+    assert list((tmp_path / 'images/synthetic').rglob('images.npy'))

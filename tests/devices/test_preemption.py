@@ -1,0 +1,95 @@
+"""Real signals to real processes."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from neptune_jax import errors
+from neptune_jax.devices import preemption
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = """
+import time
+from neptune_jax import errors
+from neptune_jax.devices import preemption
+try:
+    with preemption.watch() as notice:
+        with notice.{section}():
+            try:
+                print('ready', flush=True)
+                {body}
+            finally:
+                print('left', flush=True)
+        notice.check(0)
+except errors.Preempted as error:
+    print(error, flush=True)
+"""
+WAIT = 'while True: time.sleep(60)'
+UNTIL_NOTICED = 'notice.noticed.wait()'
+
+
+@pytest.fixture
+def start():
+    """Starts a script that waits in a section for signals; returns it when it does."""
+    started = []
+
+    def start(section, body):
+        command = [sys.executable, '-c', SCRIPT.format(section=section, body=body)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline() == 'ready\n'
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(('section', 'body'), [('allowed', WAIT), ('deferred', UNTIL_NOTICED)])
+def test_a_signal_ends_a_wait_at_once_and_what_must_not_be_interrupted_after_it(
+    start, number, section, body
+):
+    process = start(section, body)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert output == f'left\n{number.name}\n'
+    assert process.returncode == 0
+
+
+def test_the_second_signal_ends_the_process_at_once(start):
+    process = start('deferred', f'{UNTIL_NOTICED}; print("first", flush=True); time.sleep(999)')
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == 'first\n'
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == -signal.SIGTERM
+    assert process.stdout.read() == ''
+
+
+def test_a_section_that_is_entered_after_the_signal_is_left_before_it_begins():
+    before = signal.getsignal(signal.SIGTERM)
+    with preemption.watch() as notice:
+        with notice.deferred():
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(errors.Preempted, match='SIGTERM'), notice.allowed():
+            raise AssertionError('it was entered')
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_in_a_destructor_which_lets_no_exception_out_is_noticed_after_it():
+    class Resource:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+            closed.append(self)
+
+    closed = []
+    with preemption.watch() as notice:
+        with notice.allowed():
+            Resource()
+        assert closed
+        with pytest.raises(errors.Preempted, match='SIGTERM'):
+            notice.check(1)

@@ -1,0 +1,146 @@
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import cnn
+from neptune_jax.errors import Preempted, UserError
+from neptune_jax.runs import reader, writer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def run(tmp_path):
+    with writer.open_run(tmp_path / 'run', cnn.get_config(), {'python': '3'}) as run:
+        yield run
+
+
+def test_a_new_directory_holds_the_resolved_config_and_the_environment(run):
+    config = json.loads(run.path('config.json').read_text())
+    assert config['model']['features'] == [32, 64]
+    assert config['train']['steps'] is None
+    assert json.loads(run.path('environment.json').read_text()) == {'python': '3'}
+    assert run.path('artifacts').is_dir()
+    assert reader.read_rows(run.workdir) == []
+
+
+def test_rows_come_back_with_every_kind_of_number(run):
+    values = {'train/a': np.float32(0.5), 'train/b': 3, 'train/c': math.inf, 'train/d': -math.inf}
+    run.write(7, values | {'train/e': math.nan})
+    (line,) = run.path('metrics.jsonl').read_text().splitlines()
+    assert '"train/c": "Infinity", "train/d": "-Infinity", "train/e": "NaN"' in line
+    (row,) = reader.read_rows(run.workdir)
+    assert row['step'] == 7
+    assert abs(row['time'] - run.path('metrics.jsonl').stat().st_mtime) < 10
+    assert {key: row[key] for key in values} == values
+    assert math.isnan(row['train/e'])
+
+
+def test_a_torn_last_line_is_no_row(run):
+    run.write(1, {'train/loss': 0.5})
+    with run.path('metrics.jsonl').open('a') as file:
+        file.write('{"step": 2, "time": 17')
+    assert [row['step'] for row in reader.read_rows(run.workdir)] == [1]
+
+
+def test_rewinding_removes_later_rows_and_a_torn_line(run):
+    for step in (1, 2, 3):
+        run.write(step, {'train/loss': math.nan})
+    lines = run.path('metrics.jsonl').read_text().splitlines(keepends=True)
+    with run.path('metrics.jsonl').open('a') as file:
+        file.write('{"st')
+    run.rewind(2)
+    assert run.path('metrics.jsonl').read_text() == ''.join(lines[:2])
+
+
+def test_the_same_config_opens_the_directory_again(tmp_path):
+    with writer.open_run(tmp_path, cnn.get_config(), {}) as run:
+        run.update_summary(step=5)
+    config = cnn.get_config()
+    config.log.every = '1 step'  # what a run prints, and where it runs, may change
+    config.parallel.driver = 'pmap'
+    config.data.dir = '/elsewhere'
+    with writer.open_run(tmp_path, config, {}) as run:
+        assert run.summary == {'step': 5}
+
+
+def test_a_directory_that_another_process_writes_is_refused(run):
+    script = (
+        'from configs import cnn\n'
+        'from neptune_jax import runs\n'
+        'try:\n'
+        f'    with writer.open_run({str(run.workdir)!r}, cnn.get_config(), {{}}):\n'
+        '        pass\n'
+        'except runs.UserError as error:\n'
+        '    print(error)\n'
+    )
+    command = [sys.executable, '-c', script]
+    before = run.path('environment.json').read_bytes()
+    other = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f'is being written by process {os.getpid()} on {socket.gethostname()}' in other.stdout
+    assert other.stdout.count('\n') == 1
+    assert run.path('environment.json').read_bytes() == before
+
+
+def test_another_config_is_refused_and_the_differences_are_named(run):
+    before = {path: path.read_bytes() for path in run.workdir.rglob('*.json')}
+    config = cnn.get_config()
+    config.optim.learning_rate = 0.5
+    config.model.features = (1, 2)
+    with pytest.raises(UserError) as caught, writer.open_run(run.workdir, config, {}):
+        pass
+    message = str(caught.value)
+    assert 'model.features: [32, 64] there, [1, 2] here' in message
+    assert 'optim.learning_rate: 0.002 there, 0.5 here' in message
+    assert 'choose another --workdir' in message
+    assert {path: path.read_bytes() for path in run.workdir.rglob('*.json')} == before
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path):
+    (tmp_path / 'thesis.tex').write_text('')
+    opened = writer.open_run(tmp_path, cnn.get_config(), {})
+    with pytest.raises(UserError, match='holds files but no run; choose another'), opened:
+        pass
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / 'file').write_text('')
+    opened = writer.open_run(tmp_path / 'file' / 'run', cnn.get_config(), {})
+    with pytest.raises(UserError, match=r'--workdir=.* cannot be written'), opened:
+        pass
+
+
+@pytest.mark.parametrize(
+    ('error', 'status'),
+    [
+        (None, 'finished'),
+        (Preempted('SIGTERM'), 'preempted'),
+        (UserError('the loss is nan at step 3'), 'failed'),
+        (RuntimeError('a bug'), 'failed'),
+    ],
+)
+def test_the_status_says_how_a_run_ended(run, error, status):
+    try:
+        with run.status():
+            assert reader.read_summary(run.workdir)['status'] == 'running'
+            if error:
+                raise error
+    except type(error) as caught:
+        assert caught is error
+    assert reader.read_summary(run.workdir)['status'] == status
+    with run.status():  # started again
+        pass
+    assert reader.read_summary(run.workdir) == {'status': 'finished'}
+
+
+def test_a_full_disk_found_below_orbax_is_told_in_one_line(run):
+    with pytest.raises(UserError, match=r'the disk of .* is full; free some space'), run.status():
+        raise ValueError('RESOURCE_EXHAUSTED: ... \n No space left on device [os_error_code=28]')
+    assert reader.read_summary(run.workdir)['status'] == 'failed'

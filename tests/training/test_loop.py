@@ -1,0 +1,368 @@
+"""The loop, in this process, on two virtual devices unless a test says otherwise."""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import logging
+import tarfile
+
+import jax
+import numpy as np
+import pytest
+import sklearn.metrics
+from PIL import Image
+
+from neptune_jax.data import dataset
+from neptune_jax.data.sources.cifar import Cifar10
+from neptune_jax.data.sources.idx import Mnist
+from neptune_jax.errors import UserError
+from neptune_jax.runs import reader
+from neptune_jax.training import loop
+
+pytestmark = pytest.mark.usefixtures('standard_promotion')
+
+
+def test_a_run_leaves_what_the_format_promises(config, tmp_path):
+    summary = loop.train_and_evaluate(config, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        'config.json',
+        'environment.json',
+        'metrics.jsonl',
+        'summary.json',
+        'checkpoints',
+        'artifacts',
+        '.lock',
+    }
+    assert json.loads((tmp_path / 'summary.json').read_text()) == summary
+    assert set(summary) == {
+        'status',
+        'step',
+        'epochs',
+        'train_seconds',
+        'images_per_second',
+        'params',
+        'best',
+        'val',
+        'test',
+    }
+    assert (summary['status'], summary['step']) == ('finished', 6)
+    assert summary['epochs'] == pytest.approx(6 / (2250 // 64), abs=1e-3)
+    assert summary['params'] == 4 * 9 + 4 + 8 * 4 * 9 + 8 + 7 * 7 * 8 * 10 + 10
+    assert set(summary['test']) == {
+        'loss',
+        'accuracy',
+        'precision_macro',
+        'recall_macro',
+        'f1_macro',
+        'top5_accuracy',
+        'ece',
+        'count',
+    }
+    assert (summary['val']['count'], summary['test']['count']) == (250, 500)
+
+    rows = reader.read_rows(tmp_path)
+    trained = [row for row in rows if 'train/loss' in row]
+    validated = [row for row in rows if 'val/loss' in row]
+    # Rows every two steps, and wherever the loop stops to evaluate: every three.
+    assert [row['step'] for row in trained] == [2, 3, 4, 6]
+    assert [row['step'] for row in validated] == [3, 6]
+    assert len(rows) == 6
+    keys = {'train/loss', 'train/accuracy', 'train/grad_norm', 'train/learning_rate'}
+    assert all(set(row) == keys | {'step', 'time'} for row in trained)
+    # Half a cosine over six steps: the rate of the last step in each interval.
+    rates = 0.001 * (1 + np.cos(np.pi * (np.array([2, 3, 4, 6]) - 1) / 6))
+    np.testing.assert_allclose([row['train/learning_rate'] for row in trained], rates, rtol=1e-5)
+
+    environment = json.loads((tmp_path / 'environment.json').read_text())
+    assert environment['packages']['jax'] == jax.__version__
+    assert environment['devices'] == ['cpu'] * 2
+    assert environment['data']['sizes'] == {'train': 2250, 'val': 250, 'test': 500}
+
+
+def test_results_equal_what_scikit_learn_finds_in_the_best_checkpoint(config, tmp_path, read_state):
+    config.train.steps = 30
+    summary = loop.train_and_evaluate(config, tmp_path)
+    best = max(
+        (row for row in reader.read_rows(tmp_path) if 'val/accuracy' in row),
+        key=lambda row: (row['val/accuracy'], row['step']),
+    )
+    assert summary['best'] == {'step': best['step'], 'accuracy': best['val/accuracy']}
+    assert summary['val']['accuracy'] == best['val/accuracy']
+
+    state, meaning, experiment = read_state(config, tmp_path, best['step'])
+    assert meaning == dataset.load(config.data).meaning() | {'interval': []}
+    data = dataset.load(config.data)
+    test = data.splits['test']
+    pixels = data.images[data.splits['train']] / 255
+    images = ((data.images[test] / 255 - pixels.mean()) / pixels.std()).astype(np.float32)
+    logits = np.asarray(experiment.model.apply({'params': state.params}, images), np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    labels, predictions = data.labels[test], logits.argmax(axis=-1)
+    precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
+        labels, predictions, average='macro', zero_division=0
+    )
+    expected = {
+        'loss': sklearn.metrics.log_loss(labels, probabilities),
+        'accuracy': sklearn.metrics.accuracy_score(labels, predictions),
+        'precision_macro': precision,
+        'recall_macro': recall,
+        'f1_macro': f1,
+        'top5_accuracy': sklearn.metrics.top_k_accuracy_score(labels, probabilities, k=5),
+        'count': 500,
+    }
+    assert {key: summary['test'][key] for key in expected} == pytest.approx(expected, rel=1e-5)
+
+    with (tmp_path / 'artifacts/confusion_matrix.csv').open() as file:
+        header, *table = csv.reader(file)
+    assert header[1:] == list(data.class_names)
+    np.testing.assert_array_equal(
+        np.array([row[1:] for row in table], int),
+        sklearn.metrics.confusion_matrix(labels, predictions),
+    )
+    with (tmp_path / 'artifacts/classification_report.csv').open() as file:
+        report = list(csv.DictReader(file))
+    per_class = sklearn.metrics.precision_recall_fscore_support(
+        labels, predictions, labels=range(10), zero_division=0
+    )
+    columns = zip(('precision', 'recall', 'f1', 'support'), per_class, strict=True)
+    for name, values in columns:
+        np.testing.assert_allclose([float(row[name]) for row in report], values, atol=1e-6)
+    for name in ('confusion_matrix', 'learning_curves', 'worst_mistakes'):
+        with Image.open(tmp_path / f'artifacts/{name}.png') as image:
+            assert min(image.size) > 200
+            assert image.convert('L').getextrema() == (0, 255)
+
+
+def test_the_averaged_parameters_are_what_is_evaluated(config, tmp_path, read_state):
+    config.optim.ema_decay = 0.5
+    summary = loop.train_and_evaluate(config, tmp_path)
+    state, _, experiment = read_state(config, tmp_path, summary['best']['step'])
+    data = experiment.dataset
+    pixels = data.images[data.splits['train']] / 255
+    images = ((data.images[data.splits['test']] / 255 - pixels.mean()) / pixels.std()).astype('f4')
+    labels = data.labels[data.splits['test']]
+    logits = experiment.model.apply({'params': state.ema}, images)
+    correct = np.asarray(logits).argmax(axis=-1) == labels
+    assert summary['test']['accuracy'] == correct.mean()
+    apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.ema, state.params)
+    assert max(jax.tree.leaves(apart)) > 1e-4
+
+
+def test_some_steps_are_traced(config, tmp_path):
+    config.train.profile_steps = (3, 4)
+    loop.train_and_evaluate(config, tmp_path)
+    (path,) = tmp_path.glob('profile/**/*.trace.json.gz')
+    with gzip.open(path) as file:
+        events = json.load(file)['traceEvents']
+    steps = {event['args']['step_num'] for event in events if event.get('name') == 'train'}
+    assert steps == {'3', '4'}
+
+
+def test_the_operation_that_makes_a_nan_is_named(config, tmp_path):
+    config.train.debug_nans = True
+    config.parallel.update(driver='jit', num_devices=1)
+    config.optim.name = 'sgd'
+    config.optim.learning_rate = 1e30
+    with pytest.raises(UserError, match=r'invalid value \(.*\) encountered in \w+ at .*, line \d+'):
+        loop.train_and_evaluate(config, tmp_path)
+
+
+def test_a_finished_run_is_not_run_again(config, tmp_path, capsys):
+    first = loop.train_and_evaluate(config, tmp_path)
+    before = (tmp_path / 'metrics.jsonl').read_bytes()
+    assert loop.train_and_evaluate(config, tmp_path) == first
+    assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+    assert 'this run has finished before' in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config, tmp_path):
+    config.optim.name = 'sgd'
+    config.optim.learning_rate = 1e30
+    with pytest.raises(UserError, match=r'the loss is (nan|inf) at step 2; try a lower optim'):
+        loop.train_and_evaluate(config, tmp_path)
+    summary = reader.read_summary(tmp_path)
+    assert summary['status'] == 'failed'
+    assert 'at step 2' in summary['error']
+    assert np.isnan(reader.read_rows(tmp_path)[0]['train/loss'])
+    assert not (tmp_path / 'checkpoints/3').exists()
+
+
+def test_without_a_validation_split_the_last_state_is_tested(config, tmp_path):
+    config.data.val_fraction = 0.0
+    summary = loop.train_and_evaluate(config, tmp_path)
+    assert 'best' not in summary
+    assert 'val' not in summary
+    assert summary['test']['count'] == 500
+    assert all('val/loss' not in row for row in reader.read_rows(tmp_path))
+
+
+@pytest.mark.parametrize('driver', ['jit', 'pmap'])
+def test_several_steps_in_one_program_do_what_they_do_one_by_one(
+    config, tmp_path, driver, read_state
+):
+    config.update_from_flattened_dict(
+        {'parallel.driver': driver, 'train.steps': 12, 'log.every': '5 steps', 'eval.every': '50%'}
+    )
+    config.update_from_flattened_dict({'augment.crop_padding': 2, 'model.dropout': 0.3})
+    found = []
+    for name, count in (('one', 1), ('several', 3)):
+        config.train.steps_per_call = count
+        loop.train_and_evaluate(config, tmp_path / name)
+        rows = reader.read_rows(tmp_path / name)
+        found.append((rows, read_state(config, tmp_path / name, 12)[0]))
+    (rows, state), (other_rows, other_state) = found
+    assert [row['step'] for row in rows if 'train/loss' in row] == [5, 6, 10, 12]
+    assert [row.keys() for row in rows] == [row.keys() for row in other_rows]
+    for row, other in zip(rows, other_rows, strict=True):
+        assert row == pytest.approx(other | {'time': row['time']}, rel=1e-4)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5),
+        state,
+        other_state,
+    )
+
+
+@pytest.mark.parametrize('driver', ['jit', 'pmap', 'shard_map'])
+def test_each_step_is_compiled_once(config, tmp_path, caplog, driver):
+    config.parallel.driver = driver
+    with jax.log_compiles(), caplog.at_level(logging.DEBUG, logger='jax'):
+        loop.train_and_evaluate(config, tmp_path)
+    compiled = [
+        message for message in caplog.messages if message.startswith('Finished XLA compilation of')
+    ]
+    assert len(compiled) > 2, 'the log has changed: this test sees nothing'
+    # The training step and the evaluation step, for two splits that no batch size divides. What
+    # pmap compiles goes by a name of its own.
+    name = '(_fun)' if driver == 'pmap' else '(step)'
+    assert sum(name in message for message in compiled) == 2, compiled
+
+
+@pytest.mark.parametrize('driver', ['jit', 'pmap'])
+def test_results_do_not_depend_on_devices_or_batch_of_the_evaluation(config, tmp_path, driver):
+    config.parallel.driver = driver
+    results = []
+    for batch_size in (8, 512):
+        config.eval.batch_size = batch_size
+        results.append(loop.train_and_evaluate(config, tmp_path / str(batch_size))['test'])
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [
+        {'optim.name': 'adamw', 'optim.weight_decay': 0.1, 'optim.schedule': 'constant'},
+        {'optim.name': 'sgd', 'optim.learning_rate': 0.05, 'optim.schedule': 'step'},
+        {'loss.name': 'bce', 'optim.schedule': 'linear', 'optim.warmup': '2 steps'},
+        {'loss.label_smoothing': 0.1, 'optim.clip_norm': 1.0, 'data.standardize': 'min_max'},
+        {'loss.class_weights': 'balanced', 'data.sampler': 'balanced', 'data.folds': 4},
+        {'augment.flip': 'random', 'augment.mixup': 0.2, 'data.mode': 'stream', 'data.subset': 150},
+    ],
+    ids=lambda fields: ','.join(map(str, fields.values())),
+)
+def test_every_option_trains(config, tmp_path, fields):
+    config.train.steps = 30
+    config.update_from_flattened_dict(fields)
+    loop.train_and_evaluate(config, tmp_path)
+    losses = [row['train/loss'] for row in reader.read_rows(tmp_path) if 'train/loss' in row]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def idx_bytes(array):
+    header = bytes([0, 0, 8, array.ndim])
+    return header + b''.join(n.to_bytes(4, 'big') for n in array.shape) + array.tobytes()
+
+
+def test_two_steps_on_archives_in_the_idx_format(config, tmp_path, monkeypatch):
+    labels = (np.arange(300) % 10).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (300, 28, 28)).astype(np.uint8)
+    contents = [
+        idx_bytes(part) for part in (images[:240], labels[:240], images[240:], labels[240:])
+    ]
+    digests = {}
+    for name, content in zip(Mnist.SHA256, contents, strict=True):
+        (tmp_path / name).write_bytes(gzip.compress(content))
+        digests[name] = hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(Mnist, 'SHA256', digests)
+    assert two_steps(config, tmp_path, name='mnist', archive_dir=str(tmp_path))['count'] == 60
+
+
+def test_two_steps_on_an_archive_in_the_format_of_cifar(config, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    path = tmp_path / 'cifar-10-binary.tar.gz'
+    with tarfile.open(path, 'w:gz') as archive:
+        for name in (name for names in Cifar10.FILES.values() for name in names):
+            records = rng.integers(0, 256, (50, 3073)).astype(np.uint8)
+            records[:, 0] %= 10
+            member = tarfile.TarInfo(f'cifar-10-batches-bin/{name}')
+            member.size = records.size
+            archive.addfile(member, io.BytesIO(records.tobytes()))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(Cifar10, 'SHA256', {path.name: digest})
+    assert two_steps(config, tmp_path, name='cifar10', archive_dir=str(tmp_path))['count'] == 50
+
+
+def test_two_steps_on_synthetic_images_and_on_the_same_as_a_tfds_data_set(config, tmp_path):
+    fields = {'examples': 600, 'image_size': (16, 16), 'channels': 3}
+    first = two_steps(config, tmp_path, name='synthetic', **fields)
+    name = 'tfds:synthetic/600x16x16x3_10_0'
+    assert two_steps(config, tmp_path, name=name, **fields) == first
+
+
+def two_steps(config, tmp_path, **fields):
+    config.data.update(fields | {'dir': str(tmp_path / 'data')})
+    config.train.steps = 2
+    return loop.train_and_evaluate(config, tmp_path / fields['name'].replace(':', '_'))['test']
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'message'),
+    [
+        ('train.batch_size', 13, r'train.batch_size=13 cannot be divided evenly over 2 device'),
+        ('eval.batch_size', 101, r'eval.batch_size=101 cannot be divided evenly'),
+        ('train.batch_size', 2256, r'train.batch_size=2256 is more than the 2250 training'),
+        ('train.steps', 0, r'train.steps=0 must be at least 1'),
+        ('seed', -1, r'seed=-1 must not be negative'),
+        ('data.split_seed', -1, r'data.split_seed=-1 must not be negative'),
+        ('data.mode', 'disk', r"data.mode='disk' is unknown; choose one of: auto, device, host"),
+        ('data.sampler', 'random', r"data.sampler='random' is unknown; choose one of: shuffle"),
+        ('loss.class_weights', 'x', r"loss.class_weights='x' is unknown; choose one of: none"),
+        ('augment.flip', 'x', r"augment.flip='x' is unknown; choose one of: none, random"),
+        ('augment.mixup', -0.1, r'augment.mixup=-0.1 is out of range'),
+        (
+            'train.steps_per_call',
+            0,
+            r'train.steps_per_call=0 must be 1, or more with data that lie',
+        ),
+        ('train.accumulate', 3, r'train.accumulate=3 does not divide the 32 examples of a batch'),
+        ('train.profile_steps', (3, 7), r'train.profile_steps=\(3, 7\) must be the first and'),
+        ('optim.ema_decay', 1.0, r'optim.ema_decay=1.0 must be at least 0 and below 1'),
+        ('parallel.num_devices', 9, r'parallel.num_devices=9: there are 8 \(cpu\)'),
+        ('checkpoint.restore_from', 'x', r"checkpoint.restore_from='x' holds no run with a"),
+        ('checkpoint.keep', 0, r'checkpoint.keep=0 must be at least 1'),
+        ('loss.name', 'mse', r"loss.name='mse' is unknown; choose one of: cross_entropy, bce"),
+        ('loss.label_smoothing', 1.0, r'loss.label_smoothing=1.0 must be at least 0 and below 1'),
+        ('optim.name', 'lion', r"optim.name='lion' is unknown; choose one of: sgd, adam, adamw"),
+        ('model.name', 'vit', r"model.name='vit' is unknown; choose one of: cnn"),
+        ('data.val_fraction', 1.0, r'data.val_fraction=1.0 must be at least 0 and below 1'),
+        ('eval.every', 'often', r"eval.every='often' is not a length"),
+        ('parallel.driver', 'xla', r"parallel.driver='xla' is unknown; choose one of: auto, jit"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_before_anything_is_written(
+    config, tmp_path, field, value, message
+):
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=message) as caught:
+        loop.train_and_evaluate(config, tmp_path / 'run')
+    assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('epochs', [0.0, -1.0, float('nan'), float('inf')])
+def test_a_run_of_no_length_is_refused(config, tmp_path, epochs):
+    config.train.steps = None
+    config.train.epochs = epochs
+    with pytest.raises(UserError, match=r'train.epochs=.* must be above 0 and finite'):
+        loop.train_and_evaluate(config, tmp_path / 'run')
