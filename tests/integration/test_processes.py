@@ -5,7 +5,7 @@ import signal
 import numpy as np
 
 from neptune_jax.runs import reader
-from tests.stress import hosts
+from tests.stress import processes as hosts
 
 
 def test_two_processes_end_like_one(tmp_path):

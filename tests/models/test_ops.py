@@ -8,10 +8,23 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from experiments.benchmarks.operations import LAYERS
 from neptune_jax.models import ops
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+
+# Convolutions of the networks: side of the image, channels, features, kernel, stride, padding.
+LAYERS = {
+    'cnn3/1': (28, 1, 32, 3, 1, 'SAME'),
+    'cnn3/2': (14, 32, 64, 3, 1, 'SAME'),
+    'cnn3/3': (7, 64, 128, 3, 1, 'SAME'),
+    'simple_net/1': (28, 1, 6, 5, 1, 'VALID'),
+    'simple_net/2': (12, 6, 16, 5, 1, 'VALID'),
+    'resnet20/first': (32, 3, 16, 3, 1, 'SAME'),
+    'resnet20/16': (32, 16, 16, 3, 1, 'SAME'),
+    'resnet20/16-32': (32, 16, 32, 3, 2, 'SAME'),
+    'resnet20/32': (16, 32, 32, 3, 1, 'SAME'),
+    'resnet20/64': (8, 64, 64, 3, 1, 'SAME'),
+}
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -6,8 +6,9 @@ import socket
 import numpy as np
 import pytest
 from PIL import Image
-from stress.tracking import expected_series
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.stress.tracking import expected_series
 
 CONFIG = {
     'model': {'features': [32, 64], 'name': 'cnn'},

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from stress import tracking as stress
-from stress.tracking import expected_series
 
 from neptune_jax.testing import neptune_server as server
+from tests.stress import tracking as stress
+from tests.stress.tracking import expected_series
 
 
 def write_rows(run, steps):

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from stress.tracking import expected_series
 
 from neptune_jax import experiment
 from neptune_jax.errors import Preempted
 from neptune_jax.runs import files, reader
-from neptune_jax.training import loop
 from neptune_jax.testing import neptune_server as server
+from neptune_jax.training import loop
+from tests.stress.tracking import expected_series
 
 pytestmark = pytest.mark.usefixtures('standard_promotion')
 
