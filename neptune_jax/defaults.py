@@ -201,7 +201,7 @@ FIELDS = {
         ('50%', '75%'), "schedule 'step': when the rate decays, from the start of the run."
     ),
     'optim.decay_factor': Field(0.1, "schedule 'step': factor of each decay.", '(0, inf)'),
-    'optim.options': Field(ConfigDict(), 'Free fields for an optimizer or a schedule of your own.'),
+    'optim.options': Field({}, 'Free fields for an optimizer or a schedule of your own.'),
     # ------------------------------------------------------------------------------------- train
     'train.epochs': Field(10.0, 'Passes over the training split.', '(0, inf)'),
     'train.steps': Field(
@@ -282,12 +282,10 @@ def get_config() -> ConfigDict:
             if each not in group:
                 group[each] = ConfigDict()
             group = group[each]
-        if isinstance(field.default, ConfigDict):
-            group[last] = ConfigDict()
+        if field.default is None:
+            group[last] = config_dict.placeholder(field.kind)
         else:
-            group[last] = (
-                config_dict.placeholder(field.kind) if field.default is None else field.default
-            )
+            group[last] = ConfigDict() if field.default == {} else field.default
     return config.lock()
 
 

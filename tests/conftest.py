@@ -10,10 +10,9 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 
 import jax
 import pytest
+from ml_collections import ConfigDict
 
-from configs import cnn
-from neptune_jax import experiment
-from neptune_jax.runs import checkpoints
+from neptune_jax import defaults
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -21,11 +20,10 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 @pytest.fixture(scope='session', autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Programs that several tests, or the processes they start, compile alike are kept for them."""
+    """Keeps compiled programs for other tests, and for the processes that tests start."""
     folder = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ:
         folder = folder.parent
-    # Also for processes that tests start.
     os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder / 'compiled')
     os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
     jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))
@@ -34,7 +32,7 @@ def compilation_cache(tmp_path_factory):
 
 @pytest.fixture(scope='session', autouse=True)
 def no_tracker():
-    """What a person has set for runs of their own is not for tests."""
+    """Removes the tracker settings of the person who runs the tests."""
     for name in [name for name in os.environ if name.startswith(('NEPTUNE_', 'MLFLOW_'))]:
         del os.environ[name]
 
@@ -47,13 +45,14 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def config(data_dir):
-    """configs/cnn.py on the small data set, with a network and a run that take a moment."""
-    config = cnn.get_config()
+    """The default config on the small data set, with a network and a run that take a moment."""
+    config = defaults.get_config()
     config.data.name = 'fashion_mnist_mini'
     config.data.dir = str(data_dir)
-    config.model.features = (4, 8)
+    fields = {'features': (4, 8), 'hidden': (), 'activation': 'leaky_relu', 'dropout': 0.0}
+    config.model = ConfigDict({'name': 'cnn'} | fields)
     config.train.batch_size = 64
-    config.parallel.num_devices = 2  # eight take turns on few cores
+    config.parallel.num_devices = 2  # eight would take turns on few cores
     config.train.steps = 6
     config.eval.batch_size = 200
     config.eval.every = '3 steps'
@@ -64,19 +63,21 @@ def config(data_dir):
 
 @pytest.fixture
 def standard_promotion():
-    """For what trains: optax's Adam raises a float to an int32 power."""
+    """For whatever trains: optax's Adam raises a float to an int32 power."""
     with jax.numpy_dtype_promotion('standard'):
         yield
 
 
 @pytest.fixture
 def read_state():
-    """Reads a checkpoint of a run as a host does that knows nothing of the run but its config."""
+    """Reads a checkpoint of a run with nothing but the run's config."""
+    from neptune_jax import experiment as experiments
+    from neptune_jax.runs import checkpoints
 
     def read_state(config, workdir, step):
-        experiment = experiment.create(config)
-        with checkpoints.open_checkpoints(workdir / 'checkpoints', keep=9) as saved:
-            restored = saved.restore(step, experiment.abstract_state)
+        experiment = experiments.create(config)
+        with checkpoints.open_checkpoints(workdir / 'checkpoints', keep=9) as opened:
+            restored = opened.restore(step, experiment.abstract_state)
         return restored.state, restored.data, experiment
 
     return read_state

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from neptune_jax import defaults
 from neptune_jax.errors import Preempted, UserError
 from neptune_jax.runs import files, reader
 
@@ -144,9 +145,11 @@ def _is_unstarted(workdir):
 
 
 def _refuse_other_config(workdir, config):
-    # Both as they stand in a file: there NaN equals NaN.
-    before = files.flatten(files.read_json(workdir / 'config.json'), '.')
-    now = files.flatten(files.encode(config), '.')
+    # Both as they stand in a file, where NaN equals NaN. A field that is newer than the run has its
+    # default there.
+    added = {name: field.default for name, field in defaults.FIELDS.items()}
+    before = files.encode(added) | files.flatten(files.read_json(workdir / 'config.json'), '.')
+    now = files.encode(added) | files.flatten(files.encode(config), '.')
     differences = [
         f'{field}: {before.get(field)!r} there, {now.get(field)!r} here'
         for field in sorted(before.keys() | now.keys())

@@ -10,25 +10,25 @@ import pytest
 from neptune_jax import errors
 from neptune_jax.devices import preemption
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import time
 from neptune_jax import errors
 from neptune_jax.devices import preemption
 try:
-    with preemption.watch() as notice:
-        with notice.{section}():
+    with preemption.watch() as preempted:
+        with preempted.{section}():
             try:
                 print('ready', flush=True)
                 {body}
             finally:
                 print('left', flush=True)
-        notice.check(0)
+        preempted.check(0)
 except errors.Preempted as error:
     print(error, flush=True)
 """
 WAIT = 'while True: time.sleep(60)'
-UNTIL_NOTICED = 'notice.noticed.wait()'
+UNTIL_REQUESTED = 'preempted.requested.wait()'
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def start():
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize(('section', 'body'), [('allowed', WAIT), ('deferred', UNTIL_NOTICED)])
+@pytest.mark.parametrize(('section', 'body'), [('allowed', WAIT), ('deferred', UNTIL_REQUESTED)])
 def test_a_signal_ends_a_wait_at_once_and_what_must_not_be_interrupted_after_it(
     start, number, section, body
 ):
@@ -62,7 +62,7 @@ def test_a_signal_ends_a_wait_at_once_and_what_must_not_be_interrupted_after_it(
 
 
 def test_the_second_signal_ends_the_process_at_once(start):
-    process = start('deferred', f'{UNTIL_NOTICED}; print("first", flush=True); time.sleep(999)')
+    process = start('deferred', f'{UNTIL_REQUESTED}; print("first", flush=True); time.sleep(999)')
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == 'first\n'
     process.send_signal(signal.SIGTERM)
@@ -72,10 +72,10 @@ def test_the_second_signal_ends_the_process_at_once(start):
 
 def test_a_section_that_is_entered_after_the_signal_is_left_before_it_begins():
     before = signal.getsignal(signal.SIGTERM)
-    with preemption.watch() as notice:
-        with notice.deferred():
+    with preemption.watch() as preempted:
+        with preempted.deferred():
             signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(errors.Preempted, match='SIGTERM'), notice.allowed():
+        with pytest.raises(errors.Preempted, match='SIGTERM'), preempted.allowed():
             raise AssertionError('it was entered')
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -87,9 +87,9 @@ def test_a_signal_in_a_destructor_which_lets_no_exception_out_is_noticed_after_i
             closed.append(self)
 
     closed = []
-    with preemption.watch() as notice:
-        with notice.allowed():
+    with preemption.watch() as preempted:
+        with preempted.allowed():
             Resource()
         assert closed
         with pytest.raises(errors.Preempted, match='SIGTERM'):
-            notice.check(1)
+            preempted.check(1)

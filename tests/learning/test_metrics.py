@@ -114,3 +114,16 @@ def test_a_case_worked_out_by_hand():
         },
         rel=1e-5,
     )
+
+
+def test_logits_with_a_nan_are_no_hit_among_the_first_five():
+    logits = np.zeros((4, 8), np.float32)
+    logits[:, 0] = 1
+    logits[1, 0] = np.nan  # the label's own
+    logits[2, 7] = np.nan  # another class's
+    logits[3, 7] = np.inf
+    labels, mask = np.zeros(4, np.int32), np.ones(4, bool)
+    probabilities = np.full((4, 8), 1 / 8, np.float32)
+    losses = np.zeros(4, np.float32)
+    counted = metrics.statistics(logits, labels, mask, losses, probabilities)
+    assert int(counted['top5']) == 2

@@ -329,7 +329,7 @@ def test_the_average_of_the_parameters_by_hand():
         decay = min(0.15, (1 + step) / (10 + step))  # 0.1 first, then 0.15
         average = decay * average + (1 - decay) * np.asarray(current.params['Dense_0']['kernel'])
     np.testing.assert_allclose(current.ema['Dense_0']['kernel'], average, rtol=1e-5)
-    logits = steps.predict_step(current, make_batch(), model=model)
+    logits = steps.predict_step(current.variables, make_batch()['image'], model=model)
     pixels = make_batch()['image'].reshape(32, -1)
     np.testing.assert_allclose(
         logits, pixels @ average + np.asarray(current.ema['Dense_0']['bias']), rtol=1e-4, atol=1e-5

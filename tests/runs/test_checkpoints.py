@@ -38,12 +38,12 @@ def test_a_state_comes_back_to_the_bit_on_any_number_of_devices(opened, before, 
     devices, written = create(num_devices=before)
     # A zero has a sign, and a checkpoint keeps it.
     written = written.replace(params=jax.tree.map(lambda leaf: -0.0 * leaf, written.params))
-    with opened() as saved:
-        saved.save(3, devices.replicate(written), DATA)
+    with opened() as manager:
+        manager.save(3, devices.replicate(written), DATA)
     devices, other = create(num_devices=after)
-    with opened() as saved:
-        assert saved.steps == [3]
-        restored = saved.restore(3, devices.abstract(other))
+    with opened() as manager:
+        assert manager.steps == [3]
+        restored = manager.restore(3, devices.abstract(other))
     assert (restored.step, restored.data) == (3, DATA)
     placed = devices.replicate(restored.state)
     assert {leaf.sharding for leaf in jax.tree.leaves(placed)} == {devices.replicated}
@@ -61,13 +61,13 @@ def test_a_state_comes_back_to_the_bit_on_any_number_of_devices(opened, before, 
 )
 def test_the_latest_and_the_best_are_kept(opened, tmp_path, keep, accuracies, kept):
     _, current = create()
-    with opened(keep) as saved:
+    with opened(keep) as manager:
         for step, accuracy in accuracies.items():
             if accuracy is not None:
-                saved.accuracies[step] = accuracy
-            saved.save(step, current, DATA)
-        saved.wait()
-        assert saved.steps == kept
+                manager.accuracies[step] = accuracy
+            manager.save(step, current, DATA)
+        manager.wait()
+        assert manager.steps == kept
     assert {int(path.stem) for path in tmp_path.glob('checkpoints/*.crc32')} >= set(kept)
 
 
@@ -84,9 +84,9 @@ def truncate(path):
 @pytest.mark.parametrize('damage', [flip, truncate, Path.unlink])
 def test_a_damaged_one_is_set_aside_and_the_one_before_is_used(opened, tmp_path, capfd, damage):
     _, current = create()
-    with opened() as saved:
+    with opened() as manager:
         for step in (1, 2):
-            saved.save(step, current.replace(step=current.step + step), DATA)
+            manager.save(step, current.replace(step=current.step + step), DATA)
     shutil.copytree(tmp_path / 'checkpoints', tmp_path / 'whole')
     names = [path.relative_to(tmp_path / 'whole') for path in tmp_path.glob('whole/2/*/**/*')]
     for name in names:
@@ -96,11 +96,11 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_is_used(opened, tmp_path,
             continue
         damage(tmp_path / 'checkpoints' / name)
         warnings = []
-        with opened() as saved:
-            found = saved.restore_first(reversed(saved.steps), current, warnings.append)
+        with opened() as manager:
+            found = manager.restore_first(reversed(manager.steps), current, warnings.append)
             assert (found.step, int(found.state.step)) == (1, 1)
-            assert saved.steps == [1]
-            saved.save(2, current, DATA)  # there is room for a new one
+            assert manager.steps == [1]
+            manager.save(2, current, DATA)  # there is room for a new one
         assert re.match('warning: the checkpoint of step 2 is damaged .*damaged now', warnings[0])
     assert (tmp_path / 'damaged/2').is_dir()
     assert (tmp_path / 'damaged/2.1').is_dir()
@@ -109,20 +109,20 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_is_used(opened, tmp_path,
 
 def test_where_nothing_is_whole_there_is_nothing(opened, tmp_path):
     _, current = create()
-    with opened() as saved:
-        saved.save(1, current, DATA)
+    with opened() as manager:
+        manager.save(1, current, DATA)
     truncate(tmp_path / 'checkpoints/1/data/metadata')
-    with opened() as saved:
-        assert saved.restore_first(saved.steps, current, print) is None
+    with opened() as manager:
+        assert manager.restore_first(manager.steps, current, print) is None
 
 
 def test_another_model_is_refused_with_the_shapes_that_differ(opened):
     _, two_classes = create(2)
     _, three_classes = create(3)
-    with opened() as saved:
-        saved.save(1, two_classes, DATA)
-    with opened() as saved, pytest.raises(UserError, match='of another model') as caught:
-        saved.restore(1, three_classes)
+    with opened() as manager:
+        manager.save(1, two_classes, DATA)
+    with opened() as manager, pytest.raises(UserError, match='of another model') as caught:
+        manager.restore(1, three_classes)
     assert 'params/Dense_0/kernel: (8, 2) there, (8, 3) here' in str(caught.value)
     assert 'use the config it was written with' in str(caught.value)
 
@@ -132,8 +132,8 @@ def test_a_checkpoint_is_three_copies_of_the_parameters_and_less_than_a_mebibyte
     current = state.create(model, optax.adam(0.1), (28, 28, 1), seed=0)
     rng = np.random.default_rng(0)  # what has been trained is hard to compress
     current = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), current)
-    with opened() as saved:
-        saved.save(1, current, DATA)
+    with opened() as manager:
+        manager.save(1, current, DATA)
     size = sum(path.stat().st_size for path in tmp_path.rglob('*') if path.is_file())
     params = 4 * state.count_params(current.params)
     assert 0.8 * 3 * params < size  # nothing is missing

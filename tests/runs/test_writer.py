@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from configs import cnn
+from neptune_jax import defaults
 from neptune_jax.errors import Preempted, UserError
-from neptune_jax.runs import reader, writer
+from neptune_jax.runs import files, reader, writer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -144,3 +145,95 @@ def test_a_full_disk_found_below_orbax_is_told_in_one_line(run):
     with pytest.raises(UserError, match=r'the disk of .* is full; free some space'), run.status():
         raise ValueError('RESOURCE_EXHAUSTED: ... \n No space left on device [os_error_code=28]')
     assert reader.read_summary(run.workdir)['status'] == 'failed'
+
+
+class Killed(BaseException):
+    """What a test raises in place of SIGKILL."""
+
+
+def test_a_start_that_is_killed_at_any_write_can_be_repeated(tmp_path, monkeypatch):
+    """Before each call by which a start changes the disk it is killed; then it is started again."""
+    calls = {Path: ('mkdir', 'replace', 'open'), files.fcntl: ('flock',)}
+    config, starts = defaults.get_config(), 0
+    while True:
+        workdir, remaining = tmp_path / f'run{starts}', starts
+
+        def dying(original):
+            def call(*args, **kwargs):
+                nonlocal remaining
+                if not remaining:
+                    raise Killed
+                remaining -= 1
+                return original(*args, **kwargs)
+
+            return call
+
+        with monkeypatch.context() as patched:
+            for owner, names in calls.items():
+                for name in names:
+                    patched.setattr(owner, name, dying(getattr(owner, name)))
+            try:
+                with writer.open_run(workdir, config, {}) as run:
+                    run.update_summary(status='running')
+                survived = True
+            except Killed:
+                survived = False
+        with writer.open_run(workdir, config, {}) as run:
+            assert run.path('artifacts').is_dir()
+        assert files.read_json(workdir / 'config.json')['seed'] == 0
+        if survived:
+            break
+        starts += 1
+    assert starts > 8
+
+
+@pytest.mark.parametrize(
+    'names',
+    [['artifacts'], ['artifacts', '.lock', 'environment.json'], ['.config.json.unfinished']],
+)
+def test_what_an_earlier_version_left_of_a_start_can_be_used(tmp_path, names):
+    for name in names:
+        (tmp_path / name).mkdir() if name == 'artifacts' else (tmp_path / name).write_text('{')
+    with writer.open_run(tmp_path, defaults.get_config(), {}):
+        pass
+
+
+def test_an_artifact_without_a_config_is_no_run(tmp_path):
+    (tmp_path / 'artifacts').mkdir()
+    (tmp_path / 'artifacts/picture.png').touch()
+    with pytest.raises(UserError, match='holds files but no run'):
+        with writer.open_run(tmp_path, defaults.get_config(), {}):
+            pass
+
+
+def test_a_run_from_before_a_field_existed_is_not_refused(tmp_path):
+    config = defaults.get_config()
+    with writer.open_run(tmp_path, config, {}):
+        pass
+    saved = files.read_json(tmp_path / 'config.json')
+    del saved['augment']['extra']
+    files.write_json(tmp_path / 'config.json', saved)
+    with writer.open_run(tmp_path, config, {}):
+        pass
+    del saved['augment']['flip']
+    files.write_json(tmp_path / 'config.json', saved)
+    config.augment.flip = 'random'
+    with pytest.raises(UserError, match=r"augment.flip: 'none' there, 'random' here"):
+        with writer.open_run(tmp_path, config, {}):
+            pass
+
+
+def test_nan_and_infinities_are_numbers_and_equal_texts_stay_texts(tmp_path):
+    config = defaults.get_config()
+    config.optim.clip_norm = math.inf
+    config.neptune.update(name='NaN', tags=('Infinity', 'a'))
+    config.optim.options = cnn.ConfigDict({'weights': (1.0, math.nan, -math.inf)})
+    for _ in range(2):  # equal to itself
+        with writer.open_run(tmp_path, config, {}):
+            pass
+    found = reader.read_config(tmp_path)
+    assert found['optim']['clip_norm'] == math.inf
+    assert (found['neptune']['name'], found['neptune']['tags']) == ('NaN', ['Infinity', 'a'])
+    one, nan, infinity = found['optim']['options']['weights']
+    assert (one, infinity) == (1.0, -math.inf)
+    assert math.isnan(nan)

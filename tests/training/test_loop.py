@@ -6,18 +6,25 @@ import hashlib
 import io
 import json
 import logging
+import sys
 import tarfile
+import types
 
 import jax
 import numpy as np
+import optax
 import pytest
 import sklearn.metrics
+from ml_collections import ConfigDict
 from PIL import Image
 
+from neptune_jax import experiment as experiments
 from neptune_jax.data import dataset
 from neptune_jax.data.sources.cifar import Cifar10
 from neptune_jax.data.sources.idx import Mnist
 from neptune_jax.errors import UserError
+from neptune_jax.learning import losses
+from neptune_jax.reporting import figures
 from neptune_jax.runs import reader
 from neptune_jax.training import loop
 
@@ -91,8 +98,8 @@ def test_results_equal_what_scikit_learn_finds_in_the_best_checkpoint(config, tm
     assert summary['best'] == {'step': best['step'], 'accuracy': best['val/accuracy']}
     assert summary['val']['accuracy'] == best['val/accuracy']
 
-    state, meaning, experiment = read_state(config, tmp_path, best['step'])
-    assert meaning == dataset.load(config.data).meaning() | {'interval': []}
+    state, data_of_checkpoint, experiment = read_state(config, tmp_path, best['step'])
+    assert data_of_checkpoint == dataset.load(config.data).preprocessing | {'interval': []}
     data = dataset.load(config.data)
     test = data.splits['test']
     pixels = data.images[data.splits['train']] / 255
@@ -323,18 +330,14 @@ def two_steps(config, tmp_path, **fields):
         ('eval.batch_size', 101, r'eval.batch_size=101 cannot be divided evenly'),
         ('train.batch_size', 2256, r'train.batch_size=2256 is more than the 2250 training'),
         ('train.steps', 0, r'train.steps=0 must be at least 1'),
-        ('seed', -1, r'seed=-1 must not be negative'),
-        ('data.split_seed', -1, r'data.split_seed=-1 must not be negative'),
+        ('seed', -1, r'seed=-1 must be at least 0'),
+        ('data.split_seed', -1, r'data.split_seed=-1 must be at least 0'),
         ('data.mode', 'disk', r"data.mode='disk' is unknown; choose one of: auto, device, host"),
         ('data.sampler', 'random', r"data.sampler='random' is unknown; choose one of: shuffle"),
         ('loss.class_weights', 'x', r"loss.class_weights='x' is unknown; choose one of: none"),
         ('augment.flip', 'x', r"augment.flip='x' is unknown; choose one of: none, random"),
-        ('augment.mixup', -0.1, r'augment.mixup=-0.1 is out of range'),
-        (
-            'train.steps_per_call',
-            0,
-            r'train.steps_per_call=0 must be 1, or more with data that lie',
-        ),
+        ('augment.mixup', -0.1, r'augment.mixup=-0.1 must be from 0 to 100'),
+        ('train.steps_per_call', 0, r'train.steps_per_call=0 must be at least 1'),
         ('train.accumulate', 3, r'train.accumulate=3 does not divide the 32 examples of a batch'),
         ('train.profile_steps', (3, 7), r'train.profile_steps=\(3, 7\) must be the first and'),
         ('optim.ema_decay', 1.0, r'optim.ema_decay=1.0 must be at least 0 and below 1'),
@@ -366,3 +369,96 @@ def test_a_run_of_no_length_is_refused(config, tmp_path, epochs):
     config.train.epochs = epochs
     with pytest.raises(UserError, match=r'train.epochs=.* must be above 0 and finite'):
         loop.train_and_evaluate(config, tmp_path / 'run')
+
+
+def test_without_a_test_split_a_run_finishes_and_says_so(config, tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (300, 8, 8), np.uint8)
+    np.savez(tmp_path / 'arrays.npz', images=images, labels=np.arange(300) % 3)
+    fields = {'name': 'arrays', 'path': str(tmp_path / 'arrays.npz'), 'test_fraction': 0.0}
+    config.data.update(fields)
+    summary = loop.train_and_evaluate(config, tmp_path / 'run')
+    assert (summary['status'], summary['val']['count']) == ('finished', 30)
+    assert 'test' not in summary
+    assert 'test     none: the data have no test split' in capsys.readouterr().out
+
+
+def test_a_figure_that_cannot_be_drawn_costs_a_warning_and_no_result(
+    config, tmp_path, monkeypatch, capsys
+):
+    def fail(*args):
+        raise ValueError('no such font')
+
+    monkeypatch.setattr(figures, 'confusion_matrix', fail)
+    summary = loop.train_and_evaluate(config, tmp_path)
+    assert (summary['status'], summary['test']['count']) == ('finished', 500)
+    output = capsys.readouterr().out
+    path = tmp_path / 'artifacts/confusion_matrix.png'
+    assert f'warning: {path} was not drawn (ValueError: no such font)' in output
+    assert {path.name for path in (tmp_path / 'artifacts').iterdir()} == {
+        'data_report.json',
+        'predictions.npz',
+        'confusion_matrix.csv',
+        'classification_report.csv',
+        'learning_curves.png',
+        'worst_mistakes.png',
+    }
+
+
+def test_results_are_saved_before_figures_are_drawn(config, tmp_path, monkeypatch):
+    def die(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figures, 'learning_curves', die)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train_and_evaluate(config, tmp_path)
+    assert reader.read_summary(tmp_path)['test']['count'] == 500
+
+
+@pytest.fixture
+def own_parts(monkeypatch):
+    """A module of one's own, as a person has it beside their config."""
+    module = types.ModuleType('own_parts')
+
+    def optimizer(config, schedule, in_steps):
+        assert in_steps('50%', 'optim.options.half') == 3
+        return optax.sgd(lambda step: config.options.factor * schedule(step))
+
+    def schedule(config, decay_steps, in_steps):
+        return optax.constant_schedule(config.learning_rate / 2)
+
+    def loss(logits, labels, label_smoothing=0.0):
+        return 2 * losses.cross_entropy(logits, labels, label_smoothing)
+
+    def darken(key, image):
+        return image / 2
+
+    for part in (optimizer, schedule, loss, darken):
+        setattr(module, part.__name__, part)
+    monkeypatch.setitem(sys.modules, 'own_parts', module)
+
+
+def test_parts_of_ones_own_train_like_those_of_the_package(config, tmp_path, own_parts):
+    config.update_from_flattened_dict({'optim.name': 'sgd', 'optim.momentum': 0.0})
+    config.update_from_flattened_dict({'optim.schedule': 'constant', 'optim.learning_rate': 0.1})
+    loop.train_and_evaluate(config, tmp_path / 'package')
+    config.optim.update(name='own_parts:optimizer', schedule='own_parts:schedule')
+    config.optim.options = ConfigDict({'factor': 1.0})
+    config.loss.name = 'own_parts:loss'  # twice the loss at half the rate
+    loop.train_and_evaluate(config, tmp_path / 'own')
+    package, own = (reader.read_rows(tmp_path / name) for name in ('package', 'own'))
+    np.testing.assert_allclose(
+        [row['train/loss'] for row in own if 'train/loss' in row],
+        [2 * row['train/loss'] for row in package if 'train/loss' in row],
+        rtol=1e-5,
+    )
+    assert own[0]['train/learning_rate'] == pytest.approx(0.05)
+
+
+def test_an_augmentation_of_ones_own_changes_the_images(config, own_parts):
+    config.augment.extra = ('own_parts:darken',)
+    experiment = experiments.create(config)
+    image = np.random.default_rng(0).random((64, 28, 28, 1), np.float32)
+    numbers = np.arange(64, dtype=np.int32)
+    batch = {'image': image, 'label': numbers, 'index': numbers}
+    found = experiment.augment(batch, jax.random.key(0), np.int32(0), np.int32(0))
+    np.testing.assert_allclose(found['image'], image / 2)

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import os
+import shutil
 import signal
 import threading
 
@@ -10,10 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from neptune_jax import experiment
+from neptune_jax import experiment as experiments
+from neptune_jax.data import feed as feeds
 from neptune_jax.errors import Preempted, UserError
 from neptune_jax.runs import checkpoints, reader
-from neptune_jax.training import loop
+from neptune_jax.training import compiled, loop
 
 pytestmark = pytest.mark.usefixtures('standard_promotion')
 
@@ -58,10 +60,10 @@ def wait_for_ever_after_a_signal():
 def test_a_signal_during_a_wait_for_data_ends_the_run_after_the_step_before(
     config, tmp_path, monkeypatch
 ):
-    create_feed = build.create_feed
+    create = feeds.create
 
-    def create_feed_that_hangs(experiment):
-        feed = create_feed(experiment)
+    def create_feed_that_hangs(dataset, parallel):
+        feed = create(dataset, parallel)
 
         def batches(*args):
             yield from itertools.islice(feed.batches(*args), 2)
@@ -69,7 +71,7 @@ def test_a_signal_during_a_wait_for_data_ends_the_run_after_the_step_before(
 
         return feed._replace(batches=batches)
 
-    monkeypatch.setattr(build, 'create_feed', create_feed_that_hangs)
+    monkeypatch.setattr(feeds, 'create', create_feed_that_hangs)
     with pytest.raises(Preempted, match='SIGTERM'):
         loop.train_and_evaluate(config, tmp_path / 'run')
     assert reader.read_summary(tmp_path / 'run')['status'] == 'preempted'
@@ -81,7 +83,7 @@ def test_a_signal_during_an_evaluation_ends_it_and_the_resumed_run_does_it_again
 ):
     whole = loop.train_and_evaluate(config, tmp_path / 'whole')
     monkeypatch.setattr(
-        build, 'compile_evaluate', lambda *_: lambda *_: wait_for_ever_after_a_signal()
+        compiled, 'compile_evaluate', lambda *_: lambda *_: wait_for_ever_after_a_signal()
     )
     with pytest.raises(Preempted, match='SIGTERM'):
         loop.train_and_evaluate(config, tmp_path / 'run')
@@ -166,7 +168,7 @@ def test_another_runs_weights_are_where_a_run_starts(config, tmp_path, capsys, r
     step = reader.best_step(tmp_path / 'first')
     expected = read_state(config, tmp_path / 'first', step)[0].params
     config.checkpoint.restore_from = str(tmp_path / 'first')
-    params = experiment.init_state(experiment.create(config)).params
+    params = experiments.init_state(experiments.create(config)).params
     jax.tree.map(np.testing.assert_array_equal, params, expected)
 
     config.update_from_flattened_dict(
@@ -177,7 +179,7 @@ def test_another_runs_weights_are_where_a_run_starts(config, tmp_path, capsys, r
     output = capsys.readouterr().out
     assert f'weights  of step {step} of {tmp_path}/first' in output
     assert 'new, for 3 classes instead of 10: params/Dense_0/bias, params/Dense_0/kernel' in output
-    params = experiment.init_state(experiment.create(config)).params
+    params = experiments.init_state(experiments.create(config)).params
     assert params['Dense_0']['kernel'].shape == (7 * 7 * 8, 3)
     np.testing.assert_array_equal(params['Conv_1']['kernel'], expected['Conv_1']['kernel'])
 
@@ -190,3 +192,47 @@ def test_another_runs_weights_are_where_a_run_starts(config, tmp_path, capsys, r
     with pytest.raises(UserError, match='holds no run with a checkpoint'):
         loop.train_and_evaluate(config, tmp_path / 'third')
     assert not (tmp_path / 'third').exists()
+
+
+def test_a_resumed_run_does_not_need_the_weights_it_started_from(config, tmp_path, monkeypatch):
+    loop.train_and_evaluate(config, tmp_path / 'first')
+    config.checkpoint.restore_from = str(tmp_path / 'first')
+    loop.train_and_evaluate(config, tmp_path / 'whole')
+
+    def die(manager, step, *args):
+        save(manager, step, *args)
+        raise RuntimeError('power cut')
+
+    save = checkpoints.Checkpoints.save
+    monkeypatch.setattr(checkpoints.Checkpoints, 'save', die)
+    with pytest.raises(RuntimeError, match='power cut'):
+        loop.train_and_evaluate(config, tmp_path / 'second')
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / 'first')
+    loop.train_and_evaluate(config, tmp_path / 'second')
+    assert without_times(tmp_path / 'second') == without_times(tmp_path / 'whole')
+
+
+def test_damaged_weights_are_no_start(config, tmp_path):
+    loop.train_and_evaluate(config, tmp_path / 'first')
+    step = reader.best_step(tmp_path / 'first')
+    folder = tmp_path / f'first/checkpoints/{step}'
+    largest = max(folder.rglob('*'), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    config.checkpoint.restore_from = str(tmp_path / 'first')
+    with pytest.raises(UserError, match=r'checkpoint.restore_from=.* is damaged \(.*as it was wri'):
+        loop.train_and_evaluate(config, tmp_path / 'second')
+    assert not (tmp_path / 'second').exists()
+
+
+def test_a_field_that_is_infinite_is_the_same_when_the_run_resumes(config, tmp_path, capsys):
+    config.optim.clip_norm = float('inf')
+    config.neptune.name = 'NaN'  # a name like another
+    first = loop.train_and_evaluate(config, tmp_path / 'run')
+    assert loop.train_and_evaluate(config, tmp_path / 'run') == first
+    assert 'this run has finished before' in capsys.readouterr().out
+    found = reader.read_config(tmp_path / 'run')
+    assert found['optim']['clip_norm'] == float('inf')
+    assert found['neptune']['name'] == 'NaN'

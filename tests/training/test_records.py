@@ -1,0 +1,73 @@
+"""The speed that is shown, and the time that counts as training."""
+
+import numpy as np
+import pytest
+
+from neptune_jax.runs import reader, writer
+from neptune_jax.training import records
+
+
+class Watch:
+    """A clock that a test sets."""
+
+    seconds = 0.0
+
+
+class Shown(list):
+    """Takes the place of the progress bar; keeps (step, steps per second)."""
+
+    def logged(self, step, values, steps_per_second):
+        self.append((step, steps_per_second))
+
+
+@pytest.fixture
+def watch():
+    return Watch()
+
+
+@pytest.fixture
+def shown():
+    return Shown()
+
+
+@pytest.fixture
+def make_rows(tmp_path, watch, shown):
+    def make_rows(step=0, unwritten=()):
+        return records.Rows(writer.Run(tmp_path), shown, watch, step, list(unwritten))
+
+    return make_rows
+
+
+def values(loss=1.0):
+    return {'loss': np.float32(loss), 'learning_rate': np.float32(0.1)}
+
+
+def end_interval_at(rows, watch, seconds):
+    """Ends a log interval whose last step is computed at a time."""
+    watch.seconds = seconds
+    rows.end_interval()
+    rows._computed.result()
+
+
+def test_the_speed_of_a_row_is_that_of_its_own_steps(make_rows, watch, shown):
+    rows = make_rows()
+    for last_step, seconds in ((2, 4.0), (4, 5.0), (6, 10.0)):
+        rows.add(last_step - 1, values())
+        rows.add(last_step, values())
+        end_interval_at(rows, watch, seconds)
+    watch.seconds = 60.0  # the last row is written much later
+    rows.write()
+    assert shown == [(2, 2 / 4), (4, 2 / 1), (6, 2 / 5)]
+
+
+def test_steps_of_an_earlier_part_of_the_run_are_in_the_means_not_in_the_speed(
+    make_rows, watch, shown, tmp_path
+):
+    rows = make_rows(step=3, unwritten=[(3, {'loss': 4.0, 'learning_rate': 0.3})])
+    rows.add(4, values(loss=2.0))
+    end_interval_at(rows, watch, 2.0)
+    rows.write()
+    assert shown == [(4, 1 / 2)]
+    (row,) = reader.read_rows(tmp_path)
+    assert row['train/loss'] == 3.0
+    assert row['train/learning_rate'] == pytest.approx(0.1)
