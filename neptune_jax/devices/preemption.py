@@ -86,7 +86,7 @@ def watch() -> Iterator[Preemption]:
     receiver, sender = socket.socketpair()
     if _WAKE_UP in handlers:
         sender.setblocking(False)
-        signal.set_wakeup_fd(sender.fileno())
+        woken_before = signal.set_wakeup_fd(sender.fileno())  # a notebook's event loop has one
         threading.Thread(
             target=_wake_up_main_thread, args=(receiver, preemption), daemon=True
         ).start()
@@ -94,7 +94,7 @@ def watch() -> Iterator[Preemption]:
         yield preemption
     finally:
         if _WAKE_UP in handlers:
-            signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(woken_before)
         sender.close()
         for number, handler in before.items():
             signal.signal(number, handler)
