@@ -133,7 +133,7 @@ class _ConfigParser(flags.ArgumentParser):
 def check_field(name: str, config: ConfigDict) -> None:
     """Raises UserError, naming the nearest field, if a config has no field or group `name`."""
     fields = list(files.flatten(config.to_dict(), '.'))
-    groups = {group for group in _groups(config)}
+    groups = set(_groups(config))
     if name not in groups.union(fields):
         nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0)
         hint = f'; did you mean {nearest[0]}?' if nearest else ''

@@ -38,7 +38,7 @@ def test_the_config_has_every_field_with_its_type():
         ('optim.learning_rate', float('nan'), 'optim.learning_rate=nan must be at least 0 and fin'),
         ('optim.momentum', -0.5, 'optim.momentum=-0.5 must be at least 0 and finite'),
         ('optim.weight_decay', -0.5, 'optim.weight_decay=-0.5 must be at least 0'),
-        ('optim.clip_norm', -0.5, 'optim.clip_norm=-0.5 must be from 0 to inf'),
+        ('optim.clip_norm', -0.5, 'optim.clip_norm=-0.5 must be at least 0'),
         ('optim.decay_factor', -1.0, 'optim.decay_factor=-1.0 must be above 0 and finite'),
         ('augment.rotate', 181.0, 'augment.rotate=181.0 must be from 0 to 180'),
         ('loss.label_smoothing', 1.0, 'loss.label_smoothing=1.0 must be at least 0 and below 1'),

@@ -19,7 +19,7 @@ from neptune_jax.errors import Preempted
 class Preemption:
     """Whether the run was asked to stop. `watch` creates one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._signal = None
         self._raises = True
         self.requested = threading.Event()

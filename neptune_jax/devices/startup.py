@@ -1,4 +1,4 @@
-"""What every command sets before it imports JAX, so that it starts fast and runs fast."""
+"""Settings that every command makes before it imports JAX, so that it starts and runs fast."""
 
 import ctypes
 import hashlib
@@ -10,16 +10,15 @@ from pathlib import Path
 # Numbers of options of mallopt in malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
-# They make bfloat16 convolutions use AMX, the matrix instructions of newer Intel processors.
+# They make bfloat16 convolutions use AMX, the matrix instructions of recent Intel processors.
 _AMX_FLAGS = '--xla_cpu_use_onednn=true --xla_cpu_experimental_onednn_custom_call=true'
 
 
-def prepare():
-    """Keeps compiled programs and freed memory for later; turns AMX on where there is any.
+def prepare() -> None:
+    """Caches compiled programs on the disk, keeps freed memory, and turns AMX on if there is any.
 
-    What the environment already says, JAX_COMPILATION_CACHE_DIR and XLA_FLAGS, is respected. JAX
-    reads the first when it is imported: called later, as by measurements that are to compile anew,
-    this keeps no programs.
+    The environment variables JAX_COMPILATION_CACHE_DIR and XLA_FLAGS take precedence. JAX reads the
+    first when it is imported. Called after that, this function caches no programs.
     """
     _keep_compiled_programs()
     _keep_freed_memory()
@@ -29,7 +28,7 @@ def prepare():
 
 def _keep_compiled_programs():
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'neptune_jax/xla')
-    # A program may hold instructions that the processor of another host, which shares it, lacks.
+    # Hosts may share the folder. A program may use instructions that another processor lacks.
     instructions = re.search('^flags.*$', _cpuinfo(), re.MULTILINE)
     digest = hashlib.sha256(instructions[0].encode() if instructions else b'').hexdigest()
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache / digest[:8]))
@@ -37,8 +36,8 @@ def _keep_compiled_programs():
 
 
 def _keep_freed_memory():
-    # XLA asks for a step's scratch memory and frees it again, each step. glibc gives blocks as
-    # large as that back to the kernel, which fills each page with zeros when it is next touched.
+    # XLA allocates the scratch memory of a step and frees it again, each step. glibc returns blocks
+    # of that size to the kernel, which clears each page when it is touched again.
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
@@ -47,7 +46,7 @@ def _keep_freed_memory():
 
 
 def _knows_amx():
-    # An XLA that does not know a flag ends the process; before 0.12 they gained nothing.
+    # XLA aborts the process if it does not know a flag. Before 0.12 these flags gained nothing.
     version = tuple(int(part) for part in metadata.version('jaxlib').split('.')[:2])
     return (0, 12) <= version < (0, 13) and 'amx_bf16' in _cpuinfo()
 

@@ -1,4 +1,4 @@
-"""Lengths as a config writes them: '500 steps', '2 epochs', '10000 examples', '5%', '60 seconds'."""
+"""Lengths of training as a config writes them: '500 steps', '2 epochs', '5%', '60 seconds'."""
 
 import re
 

@@ -62,7 +62,7 @@ class CNN(nn.Module):
     dtype: str = 'float32'
     batch_norm_axis: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice(self.activation, ACTIVATIONS, 'model.activation')
         check_choice(self.kernel_init, INITIALIZERS, 'model.kernel_init')
         check_choice(self.padding, ('SAME', 'VALID'), 'model.padding')
@@ -98,10 +98,8 @@ class CNN(nn.Module):
             )(x)
             if normalize:
                 x = BatchNorm(axis_name=self.batch_norm_axis, dtype=self.dtype)(x, train)
-            if self.activation in MONOTONIC:
-                x = activation(max_pool(x))
-            else:
-                x = max_pool(activation(x))
+            pools_first = self.activation in MONOTONIC
+            x = activation(max_pool(x)) if pools_first else max_pool(activation(x))
             if 0 in x.shape:
                 raise UserError(_too_small(images))
         x = x.reshape(x.shape[0], -1)

@@ -1,14 +1,15 @@
-"""How many floating-point operations a network takes, and what share of a device's peak."""
+"""Floating-point operations of a network, and the share of a device's peak that a training uses."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from neptune_jax.models import ops
 
-# Dense operations per second in bfloat16, from the makers' data sheets, by the beginning of a
-# device's kind. The first that fits counts.
+# Peak dense bfloat16 operations per second from the makers' data sheets, by the beginning of a
+# device's name. The first entry that matches counts.
 PEAKS = {
     'NVIDIA H200': 989e12,
     'NVIDIA H100': 989e12,
@@ -20,12 +21,12 @@ PEAKS = {
 }
 
 
-def utilization(experiment, images_per_second):
+def utilization(experiment: Any, images_per_second: float) -> float | None:
     """Returns the model FLOPs utilization (MFU) of a training, or None for an unknown device.
 
-    That is the share of the devices' peak in bfloat16 that the matrix products and convolutions of
-    forward and backward pass account for, the latter taken as twice the former; nothing that is
-    computed again counts (Chowdhery et al., PaLM, 2022, appendix B).
+    That is the share of the devices' bfloat16 peak that the matrix products and convolutions of the
+    forward and backward pass use. The backward pass counts as twice the forward pass; operations
+    that are computed again do not count (Chowdhery et al., PaLM, 2022, appendix B).
     """
     kind = experiment.parallel.devices[0].device_kind
     peak = next((peak for name, peak in PEAKS.items() if kind.startswith(name)), None)
@@ -35,10 +36,10 @@ def utilization(experiment, images_per_second):
     return flops * images_per_second / (peak * experiment.parallel.num_devices)
 
 
-def forward(model, image_shape):
-    """Returns the operations of a network's forward pass on one image (height, width, channels)."""
+def forward(model: Any, image_shape: tuple[int, int, int]) -> int:
+    """Returns the operations of a forward pass on one image (height, width, channels)."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    with ops.loop_body():  # where each convolution is a matrix product or lax's
+    with ops.loop_body():  # in which each convolution is a matrix product or lax's
         variables = jax.eval_shape(model.init, jax.random.key(0), images)
         return _count(jax.make_jaxpr(model.apply)(variables, images).jaxpr)
 

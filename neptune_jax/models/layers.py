@@ -37,7 +37,7 @@ INITIALIZERS = {
 class _Typed(nn.Module):
     """Reads `dtype` as a config writes it. Flax's own types pass through."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.dtype = DTYPES.get(self.dtype, self.dtype)
         super().__post_init__()
 

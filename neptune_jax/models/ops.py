@@ -1,9 +1,9 @@
-"""Operations of the networks: convolution and pooling that are fast on every backend, dropout.
+"""Convolution and max pooling that are fast on every backend, and dropout by example.
 
-XLA's convolutions are fast on GPU and TPU, and are taken as they are. On a CPU some of them are an
-order of magnitude slower than the matrix product or the sum that they amount to; there each is
-written in the way that experiments/benchmarks measures as the fastest. Values and gradients are
-those of `lax`, up to the order of additions; of a gradient that is not finite, more may become NaN.
+On GPU and TPU XLA's convolutions are fast and are used as they are. On a CPU some of them are ten
+times slower than an equal matrix product or sum. There each case is computed in the way that
+experiments/benchmarks measured as the fastest. Values and gradients equal those of `lax` up to the
+order of additions. Where a gradient is non-finite, more of its elements may become NaN.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ import contextvars
 import functools
 import itertools
 import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,26 +22,27 @@ from jax import lax
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _IN_LOOP = contextvars.ContextVar('in_loop', default=False)
 
-# On a CPU, the number of products in an output pixel up to which they are simply added up.
+# On a CPU, a convolution with at most this many products an output pixel is computed as their sum.
 _FEW_PRODUCTS = 32
-# XLA's convolutions are slow where a pixel has fewer channels.
+# XLA's convolutions are slow on a CPU if a pixel has fewer channels than this.
 _FEW_CHANNELS = 16
-# A product of whole rows needs no patches, but multiplies by zeros too: `row width / kernel width`
-# products for each that counts. With few features that pays: up to this bound on both multiplied.
+# A gradient by matrix products of whole rows needs no patches but also multiplies by zeros: (row
+# width / kernel width) products for each one that counts. It pays while that ratio times the number
+# of features is at most this.
 _ROW_PRODUCTS = 64
-# A weight gradient takes as many examples at a time as stay in the processor's cache: so many bytes
-# of their pixels and gradients.
+# A kernel gradient processes so many examples at a time that their pixels and gradients, in bytes,
+# fit into the processor's cache.
 _PART = 2**19
 _FEWEST_EXAMPLES = 16
 _MOST_PARTS = 32
 
 
 @contextlib.contextmanager
-def loop_body():
-    """For tracing what lax.scan, lax.while_loop or vmap over parameters repeats.
+def loop_body() -> Iterator[None]:
+    """A context for tracing the body of lax.scan, lax.while_loop or vmap over parameters.
 
-    In a loop XLA's convolutions run on a CPU in one thread, without vector instructions. In this
-    context they become matrix products, which do not slow down.
+    In a loop on a CPU, XLA's convolutions run in one thread without vector instructions
+    (jax-ml/jax#12868). In this context convolutions become matrix products, which stay fast.
     """
     token = _IN_LOOP.set(True)
     try:
@@ -48,16 +51,22 @@ def loop_body():
         _IN_LOOP.reset(token)
 
 
-def conv(x, kernel, strides=(1, 1), padding='SAME', **options):
-    """Two-dimensional convolution; takes the place of lax.conv_general_dilated in nn.Conv.
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int] = (1, 1),
+    padding: str | Sequence[tuple[int, int]] = 'SAME',
+    **options: Any,
+) -> jax.Array:
+    """Two-dimensional convolution; replaces lax.conv_general_dilated in nn.Conv.
 
     Args:
         x: float[B, H, W, C].
         kernel: float[h, w, C, features], of the same type.
         strides: of rows and columns.
-        padding: 'SAME', 'VALID', or for rows and columns the zeros before and after.
-        **options: further arguments of lax.conv_general_dilated. What asks for more than a plain
-            convolution, such as dilation or groups, is computed by it.
+        padding: 'SAME', 'VALID', or the number of zeros before and after, for rows and columns.
+        **options: further arguments of lax.conv_general_dilated. Convolutions with dilation or
+            groups are computed by it.
 
     Returns:
         float[B, H', W', features].
@@ -85,7 +94,7 @@ def _conv(x, kernel, strides, padding, in_loop):
         return patches(x, kernel.shape, strides, padding) @ kernel.reshape(-1, kernel.shape[-1])
     if kernel.shape[-1] < _FEW_CHANNELS and _has_few_products(kernel):
         return lax.optimization_barrier(_sum_of_products(x, kernel, strides, padding))
-    # Where no gradient is asked for, XLA fuses a whole network of these into one kernel.
+    # If no gradient is needed, XLA fuses a whole network of these into one kernel.
     return _lax_conv(x, kernel, strides, padding)
 
 
@@ -94,7 +103,7 @@ def _conv_forward(x, kernel, strides, padding, in_loop):
         y = _sum_of_products(x, kernel, strides, padding)
     else:
         y = _conv(x, kernel, strides, padding, in_loop)
-    # The barrier keeps XLA from computing this again in everything that uses it.
+    # Without the barrier XLA would compute this again for each of its uses.
     return lax.optimization_barrier(y), (x, kernel)
 
 
@@ -128,14 +137,14 @@ _conv.defvjp(_conv_forward, _conv_backward)
 def _input_gradient(x, kernel, grad, strides, padding, in_loop):
     height, width, channels, features = kernel.shape
     if strides == (1, 1) and channels >= _FEW_CHANNELS and not in_loop:
-        # lax transposes a convolution into one with a reversed window, which is no faster in
-        # float32 and many times slower where bfloat16 has instructions of its own.
+        # lax would write this as a convolution with a reversed window. That is no faster in
+        # float32, and many times slower in bfloat16 on processors with bfloat16 instructions.
         before = height - 1 - padding[0][0], width - 1 - padding[1][0]
         after = _beyond(x, grad, strides, padding)
         flipped = kernel[::-1, ::-1].swapaxes(2, 3)
         return _lax_conv(grad, flipped, (1, 1), tuple(zip(before, after, strict=True)))
-    # One matrix product gives what each output pixel, or row of them, owes each input pixel under
-    # the kernel.
+    # One matrix product gives the contributions of each output pixel, or row of pixels, to the
+    # input pixels under the kernel. The sum below adds them up at their places.
     if _whole_rows(x, kernel, padding):
         columns = x.shape[2] + sum(padding[1])
         row_kernel = _row_kernel(kernel, columns, grad.shape[2], strides[1])
@@ -164,7 +173,7 @@ def _input_gradient(x, kernel, grad, strides, padding, in_loop):
 
 
 def _beyond(x, grad, strides, padding):
-    """Returns how many rows and columns of the input follow the place of the last output."""
+    """Returns the number of input rows and columns after those under the last output pixel."""
     return [
         n + low - 1 - (m - 1) * stride
         for n, m, stride, (low, _) in zip(
@@ -174,15 +183,15 @@ def _beyond(x, grad, strides, padding):
 
 
 def _whole_rows(x, kernel, padding):
-    """Whether a gradient multiplies whole rows of the input and of the output."""
+    """Whether a gradient is computed by matrix products of whole rows of pixels."""
     columns = x.shape[2] + sum(padding[1])
     return columns * kernel.shape[3] <= _ROW_PRODUCTS * kernel.shape[1]
 
 
 def _row_kernel(kernel, columns, out_columns, stride):
-    """Returns the matrix from rows of the output to those of the input: [W' features, W h C].
+    """Returns the matrix [W' features, W h C] from output rows to input rows.
 
-    It has the kernel at each place of a row and is zero elsewhere.
+    It holds the kernel at each of its places in a row, and zeros elsewhere.
     """
     places = [np.eye(out_columns * stride, columns, k=j)[::stride] for j in range(kernel.shape[1])]
     places = jnp.asarray(places, kernel.dtype)
@@ -197,7 +206,7 @@ def _kernel_gradient(x, kernel, grad, strides, padding, in_loop):
         under, grad = (part.reshape(-1, part.shape[-1]) for part in (under, grad))
         return (under.T @ grad).reshape(kernel.shape)
     examples = _PART * len(x) // ((x.size + grad.size) * x.dtype.itemsize)
-    # A power of two is a whole number of the processor's vectors, which hold examples here.
+    # XLA vectorises over examples here; a power of two fills the processor's vectors.
     size = max(1 << examples.bit_length() >> 1, _FEWEST_EXAMPLES, -(-len(x) // _MOST_PARTS))
 
     def part(start):
@@ -215,19 +224,24 @@ def _kernel_gradient_by_rows(x, kernel, grad, strides, padding):
     exact = _sum_type(x.dtype)
     under = patches(x, (height, 1), (strides[0], 1), padding)  # [B, H', W, h]
     products = jnp.tensordot(under, grad, ((0, 1), (0, 1)), preferred_element_type=exact)
-    # Of [W, h, W', features] only the pixels that a place of the kernel joins.
+    # Of [W, h, W', features], sum the pairs of input and output columns that a kernel column joins.
     span = (grad.shape[2] - 1) * strides[1] + 1
     found = [jnp.einsum('pipf->if', products[j : j + span : strides[1]]) for j in range(width)]
     return jnp.stack(found, axis=1).reshape(kernel.shape).astype(kernel.dtype)
 
 
-def patches(x, kernel_shape, strides=(1, 1), padding=((0, 0), (0, 0))):
-    """Returns what lies under a kernel [h, w, ...] at each place, row by row: [B, H', W', hwC]."""
+def patches(
+    x: jax.Array,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
+) -> jax.Array:
+    """Returns the pixels under a kernel [h, w, ...] at each of its places: [B, H', W', h w C]."""
     return jnp.concatenate(_shifted(x, kernel_shape, strides, padding), axis=-1)
 
 
 def _shifted(x, kernel_shape, strides, padding):
-    """Returns what of the input lies under each element of the kernel: arrays [B, H', W', C]."""
+    """Returns the input pixels under each element of the kernel: h w arrays [B, H', W', C]."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     height, width = kernel_shape[:2]
     rows, columns = strides
@@ -246,12 +260,12 @@ def _lax_conv(x, kernel, strides, padding):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def max_pool(x, size=2):
+def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
     """Max pooling over non-overlapping windows; rows and columns that fill no window are dropped.
 
-    To find the gradient, lax.reduce_window scans every window again, which on a CPU is an order of
-    magnitude slower than to remember where the largest element was. As in lax, of equally large
-    elements of a window the first, row by row, gets the gradient.
+    The gradient of lax.reduce_window searches every window again. On a CPU it is ten times faster
+    to remember where the largest element was. As in lax, the first of equally large elements of a
+    window, row by row, gets the gradient.
 
     Args:
         x: float[B, H, W, C].
@@ -274,7 +288,7 @@ def _max_pool_forward(x, size):
         element = windows[:, :, number // size, :, number % size]
         place = jnp.where(element > largest, number, place)
         largest = jnp.maximum(element, largest)
-    # Without the barriers here and in the gradient, XLA computes both again for each of their uses.
+    # Without the barriers here and in the gradient, XLA would compute both again for each use.
     largest, place = lax.optimization_barrier((largest, place.astype(jnp.uint8)))
     return largest, (place, height, width)
 
@@ -292,20 +306,20 @@ def _max_pool_backward(size, residuals, grad):
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def dropout(x, rate, keys, layer):
-    """Sets features to 0 with probability `rate` and divides the others by the rest of it.
+def dropout(x: jax.Array, rate: float, keys: jax.Array | None, layer: int) -> jax.Array:
+    """Sets features to 0 with probability `rate`, and divides the others by 1 - rate.
 
-    What is dropped of an example depends on its key alone, not on the batch around it: so a batch
+    What is dropped of an example depends on its key alone, not on the batch around it. So a batch
     can be divided over devices, or into parts, with the same result.
 
     Args:
         x: float[B, ...].
         rate: in [0, 1).
-        keys: PRNG keys [B]; only needed above a rate of 0.
-        layer: a number that makes the draws of several layers differ.
+        keys: PRNG keys [B]; not needed for a rate of 0.
+        layer: a number in [0, 2**32) that makes the draws of several layers differ.
     """
     if not rate:
         return x
-    layer_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, layer)
+    layer_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, jnp.uint32(layer))
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(layer_keys)
     return jnp.where(keep, x / (1 - rate), 0)

@@ -36,7 +36,7 @@ class ResNet(nn.Module):
     dtype: str = 'float32'
     batch_norm_axis: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.depth < 8 or self.depth % 6 != 2:
             raise UserError(f'model.depth={self.depth} must be 8, 14, 20, 26, 32, ...: 6n + 2')
         if self.width < 1:

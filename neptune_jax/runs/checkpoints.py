@@ -74,7 +74,7 @@ def open_checkpoints(directory: str | Path, keep: int) -> Iterator['Checkpoints'
 class Checkpoints:
     """The checkpoints of a run. In processes other than 0 there are none; saving does nothing."""
 
-    def __init__(self, directory: Path | None = None):
+    def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory
         self.manager = None  # Orbax's
         # Validation accuracy by step; the training loop fills it.
@@ -261,7 +261,7 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 class _KeepBest:
     """An Orbax preservation policy that keeps the best checkpoint."""
 
-    def __init__(self, accuracies):
+    def __init__(self, accuracies) -> None:
         self._accuracies = accuracies
 
     def should_preserve(self, checkpoints, *, context):

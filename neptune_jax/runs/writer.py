@@ -30,7 +30,7 @@ _BEFORE_CONFIG.add('.environment.json.unfinished')
 class Run:
     """Writes a run directory. `open_run` creates one."""
 
-    def __init__(self, workdir: str | Path):
+    def __init__(self, workdir: str | Path) -> None:
         self.workdir = Path(workdir)
         self.summary = reader.read_summary(workdir)
         self._rows = None  # metrics.jsonl, once it is open

@@ -71,7 +71,7 @@ def results(run: Run, experiment: Experiment) -> None:
 class Progress:
     """A progress bar of the steps on a terminal, plain lines elsewhere; a context manager."""
 
-    def __init__(self, experiment: Experiment, start: int):
+    def __init__(self, experiment: Experiment, start: int) -> None:
         self._steps_per_epoch = experiment.steps_per_epoch
         self._total = experiment.total_steps
         self._batch_size = experiment.config.train.batch_size

@@ -20,7 +20,7 @@ Steps = list[tuple[int, dict[str, float]]]
 class Clock:
     """Counts the seconds of training, without the pauses for evaluation and checkpoints."""
 
-    def __init__(self, run: Run, experiment: Experiment, step: int):
+    def __init__(self, run: Run, experiment: Experiment, step: int) -> None:
         """Starts counting after `step` steps; earlier parts of the run are in its summary."""
         self._run, self._experiment, self._start = run, experiment, step
         self._seconds_before = run.summary.get('train_seconds', 0.0)
@@ -59,7 +59,9 @@ class Rows:
     device has computed it, and the steps of the next interval are in its queue.
     """
 
-    def __init__(self, run: Run, progress: Progress, clock: Clock, step: int, unwritten: Steps):
+    def __init__(
+        self, run: Run, progress: Progress, clock: Clock, step: int, unwritten: Steps
+    ) -> None:
         """Starts recording.
 
         Args:

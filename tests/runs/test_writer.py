@@ -75,11 +75,12 @@ def test_the_same_config_opens_the_directory_again(tmp_path):
 def test_a_directory_that_another_process_writes_is_refused(run):
     script = (
         'from configs import cnn\n'
-        'from neptune_jax import runs\n'
+        'from neptune_jax.errors import UserError\n'
+        'from neptune_jax.runs import writer\n'
         'try:\n'
         f'    with writer.open_run({str(run.workdir)!r}, cnn.get_config(), {{}}):\n'
         '        pass\n'
-        'except runs.UserError as error:\n'
+        'except UserError as error:\n'
         '    print(error)\n'
     )
     command = [sys.executable, '-c', script]

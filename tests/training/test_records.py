@@ -32,10 +32,13 @@ def shown():
 
 @pytest.fixture
 def make_rows(tmp_path, watch, shown):
-    def make_rows(step=0, unwritten=()):
-        return records.Rows(writer.Run(tmp_path), shown, watch, step, list(unwritten))
+    run = writer.Run(tmp_path)
 
-    return make_rows
+    def make_rows(step=0, unwritten=()):
+        return records.Rows(run, shown, watch, step, list(unwritten))
+
+    yield make_rows
+    run.close()
 
 
 def values(loss=1.0):
