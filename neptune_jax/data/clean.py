@@ -1,36 +1,46 @@
-"""Cleaning: which examples of a source are used, and a report of every one that is not."""
+"""Cleaning: duplicates are found and left out. A report counts them, and what was changed before.
+
+Unreadable images, missing pixels and missing labels are dealt with when a data set is prepared
+(sources/raw.py). The report has both.
+"""
+
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from neptune_jax.data.sources.builder import EXAMPLES_REPORTED
+from neptune_jax.data.sources.raw import EXAMPLES_REPORTED
+from neptune_jax.data.sources.source import Source
 from neptune_jax.errors import UserError, check_choice
 
 DUPLICATES = ('drop', 'keep')
 NEAR_DUPLICATES = ('count', 'drop', 'ignore')
 
 
-def clean(config, source, index):
+def clean(
+    config: ConfigDict, source: Source, index: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Returns the official splits without the examples that cleaning removes, and a report.
 
-    Of images with the same content one is kept: that of the test split if it is there, else that of
-    the validation split, else the first. So no image of one split is ever in another.
+    Of images with equal pixels one is kept: the first in the test split, else the first in the
+    validation split, else the first in the training split. So no image is in two splits.
 
     Args:
         config: the `data.clean` group.
-        source: data.sources.Source.
-        index: its index.
+        source: the Source of the examples.
+        index: what `source.index()` returns.
 
     Returns:
         A dict from split to increasing int64[n]; and a dict for data_report.json: `before` and
-        `after` (sizes of the splits), `classes` (examples of each class in each split) and `rules`,
-        each with a `count` and its first ten `examples`.
+        `after` (the sizes of the splits), `classes` (the number of examples of each class in each
+        split) and `rules`, each with its `count` and its first ten `examples`.
 
     Raises:
         UserError: an unknown option, or a split that is empty after cleaning.
     """
     check_choice(config.duplicates, DUPLICATES, 'data.clean.duplicates')
     check_choice(config.near_duplicates, NEAR_DUPLICATES, 'data.clean.near_duplicates')
-    # First those that are kept first.
+    # Of equal images the first one in this order is kept.
     kept = np.concatenate(
         [source.splits[s] for s in ('test', 'val', 'train') if s in source.splits]
     )
@@ -44,7 +54,7 @@ def clean(config, source, index):
         kept = kept[~np.isin(kept, again)]
     if config.near_duplicates != 'ignore':
         again, first = _repeated(index['perceptual'], kept)
-        # Those with the very same content have been counted.
+        # Exact duplicates have been counted above.
         near = index['digest'][again] != index['digest'][first]
         _note(rules, 'near_duplicates', source, again[near], first[near])
         if config.near_duplicates == 'drop':
@@ -74,8 +84,8 @@ def clean(config, source, index):
     return splits, report
 
 
-def summary(report):
-    """Returns one line of what cleaning found."""
+def summary(report: dict[str, Any]) -> str:
+    """Returns what cleaning found as one line."""
     found = [
         f'{rule["count"]:,} {name.replace("_", " ")}' for name, rule in report['rules'].items()
     ]
@@ -86,7 +96,7 @@ def summary(report):
 
 
 def _repeated(keys, examples):
-    """Returns the examples whose key an earlier one has, and for each the first one that has it."""
+    """Returns the examples with the key of an earlier one, and for each the first with that key."""
     _, first, inverse = np.unique(keys[examples], return_index=True, return_inverse=True)
     firsts = first[inverse.ravel()]
     again = firsts != np.arange(len(examples))

@@ -1,4 +1,4 @@
-"""One data set, ready to train on: its examples, which of them are in which split, its classes."""
+"""A data set ready to train on: its examples and labels, the splits, the standardisation."""
 
 import dataclasses
 import hashlib
@@ -6,50 +6,55 @@ import os
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from neptune_jax.data import clean, sources, splits, standardize
-from neptune_jax.errors import check_choice
+from neptune_jax.data.sources.source import Source
+from neptune_jax.errors import UserError, check_choice
 
 MODES = ('auto', 'device', 'host', 'stream')
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Examples, by their number in the source, and splits of them."""
+    """Examples by their numbers in the source, and which of them are in which split."""
 
-    source: sources.Source
+    source: Source
     mode: str  # where batches come from: 'device', 'host' or 'stream'
     images: np.ndarray | None  # uint8[N, H, W, C], memory-mapped; None in mode 'stream'
     labels: np.ndarray  # int32[N]
-    splits: dict[str, np.ndarray]  # 'train', 'val', 'test': int64[n], increasing
+    splits: dict[str, np.ndarray]  # 'train', 'val', 'test': int64[n], increasing; may be empty
     standardizer: standardize.Standardizer
-    report: dict[str, Any]  # of the cleaning
-    fingerprint: dict[str, str]  # of each split
+    report: dict[str, Any]  # what cleaning found, for data_report.json
+    fingerprint: dict[str, str]  # sha256 of the images and labels of each split
 
     @property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class, by its label."""
         return self.source.class_names
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
         return self.source.image_shape
 
     @property
-    def sizes(self):
+    def sizes(self) -> dict[str, int]:
         """The number of examples of each split."""
         return {name: len(examples) for name, examples in self.splits.items()}
 
     def read_images(self, examples: np.ndarray) -> np.ndarray:
-        """Returns uint8[n, H, W, C], from memory or from the disk."""
+        """Returns the images of examples int[n], uint8[n, H, W, C], from memory or from files."""
         if self.images is None:
             return self.source.reader().read(examples)[0]
         return self.images[examples]
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What a model trained on the data needs to be used: classes, shape, standardisation.
+        """What one must know to use a model trained on these data.
 
-        A JSON value, which each checkpoint keeps.
+        The classes, the shape of the images and their standardisation: a JSON value, which is
+        saved with each checkpoint.
         """
         return {
             'classes': list(self.class_names),
@@ -60,19 +65,26 @@ class Dataset:
     def describe(self) -> dict[str, Any]:
         """Returns what identifies the data: source, sizes, sha256 of each split, preprocessing."""
         return {
-            'source': self.source.builder.info.full_name,
+            'source': self.source.full_name,
             'mode': self.mode,
             'sizes': self.sizes,
             'sha256': self.fingerprint,
         } | self.preprocessing
 
 
-def load(config):
-    """Returns the Dataset that the `data` group describes.
+def load(config: ConfigDict) -> Dataset:
+    """Returns the Dataset that the `data` group describes. Its data are prepared if need be.
+
+    A test or validation split is empty if the data have no official one and its fraction is 0.
 
     Raises:
-        UserError: whatever sources, cleaning, splits or standardisation refuse.
+        UserError: sources, cleaning, splits or standardisation refuse the config or the data.
     """
+    if config.fold and not config.folds:
+        raise UserError(
+            f'data.fold={config.fold} is not used without data.folds, the number of folds; set '
+            '--config.data.folds'
+        )
     source = sources.open_source(config)
     mode = _mode(config.mode, source.nbytes)
     images = None if mode == 'stream' else source.images()
@@ -80,7 +92,7 @@ def load(config):
     labels = index['label']
     official, report = clean.clean(config.clean, source, index)
 
-    train, val, test = (official.get(split) for split in ('train', 'val', 'test'))
+    train, val, test = official['train'], official.get('val'), official.get('test')
     if test is None:
         train, test = splits.stratified(
             train, labels, config.test_fraction, config.split_seed, 'data.test_fraction'
@@ -111,7 +123,7 @@ def load(config):
 
 
 def _mode(mode, nbytes):
-    """Returns the mode, decided by size where it is 'auto'."""
+    """Returns the mode; 'auto' decides by the size of the images and of the machine's memory."""
     check_choice(mode, MODES, 'data.mode')
     if mode != 'auto':
         return mode

@@ -1,41 +1,45 @@
-"""How batches get to the devices: from their own memory, from the host's, or streamed from files.
+"""How batches get to the devices: from device memory, from host memory, or streamed from files.
 
-All three take the same order of examples and end in the same batch: `image` uint8[B, H, W, C],
-`label` int32[B], `index` int32[B] (the example's number) and `mask` bool[B] (False for padding).
+The same order of examples gives the same batches in all three modes: `image` uint8[B, H, W, C],
+`label` int32[B], `index` int32[B] (the examples' numbers) and `mask` bool[B] (False for padding).
 """
 
 import contextlib
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from neptune_jax.data.batches import share
+from neptune_jax.data.batches import EvalOrder, StepGroups, TrainOrder, share
 from neptune_jax.data.dataset import Dataset
+from neptune_jax.data.sources.source import Reader
 from neptune_jax.devices.drivers import Parallel
 
-AHEAD = 4  # batches read before they are needed
+AHEAD = 4  # batches that are read before they are needed
 
 
 class Feed(NamedTuple):
-    """A way to get batches."""
+    """Gives batches to compiled steps, as items from which a step makes its batch.
 
-    data: Any  # arrays that lie on every device for the whole run
+    With data in device memory, an item is the numbers of the examples; else it is their images.
+    """
+
+    data: Any  # arrays that are on every device during the whole run
     batches: Callable  # (order, start, stop, workers) -> iterator of items, placed on the devices
-    empty: Callable  # (batch size, steps of a call) -> an item of zeros, placed: to compile for
-    unpack: Callable  # (data, item) -> batch; traced
+    empty: Callable  # (batch size, steps of a call) -> an item of zeros, placed; to compile with
+    unpack: Callable  # (data, item) -> batch; a pure function, to be traced
 
 
 def create(dataset: Dataset, parallel: Parallel) -> Feed:
     """Returns the Feed for the mode of a data set.
 
-    In mode 'stream' the `workers` of its batches are processes that read files. They take seconds
-    to start, which is worth it for a training; an evaluation reads in a thread, with 0 workers.
+    In mode 'stream', `workers` of `batches` is a number of processes that read files. They take
+    seconds to start: good for a training. With 0 workers, good for an evaluation, a thread reads.
     """
     if dataset.mode == 'device':
         return _from_device(dataset, parallel)
@@ -73,17 +77,19 @@ def _from_host(dataset, parallel):
     import grain
     from absl import flags
 
-    if not flags.FLAGS.is_parsed():  # Grain asks for its own flags, also outside of absl's programs
+    if not flags.FLAGS.is_parsed():  # Grain reads its flags, which fails if nobody parsed any
         flags.FLAGS.mark_as_parsed()
-    reader = Memory(dataset.images, dataset.labels)
+    reader: Memory | Reader
     if dataset.mode == 'stream':
         reader = dataset.source.reader()
+    else:
+        reader = Memory(dataset.images, dataset.labels)
 
     def shard(item):
         return jax.tree.map(parallel.shard, item)
 
     def batches(order, start, stop, workers=0):
-        source = grain.MapDataset.source(_Batches(reader, order, start, stop))
+        source = grain.MapDataset.source(_BatchSource(reader, order, start, stop))
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)
         stream = source.to_iter_dataset(options)
         if dataset.mode == 'stream' and workers:
@@ -91,12 +97,12 @@ def _from_host(dataset, parallel):
             stream = stream.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
             )
-        with contextlib.closing(iter(stream)) as items:  # ends the workers, also when left early
+        with contextlib.closing(iter(stream)) as items:  # ends the workers even after an error
             for item in items:
                 yield shard(item)
 
     def empty(batch_size, count=1):
-        del count  # build refuses more than one
+        del count  # it is 1: experiment.create refuses more
         indices = _share(np.zeros(batch_size, np.int32))
         image = np.zeros((len(indices), *dataset.image_shape), np.uint8)
         return shard({'image': image, 'label': indices, 'index': indices})
@@ -109,9 +115,10 @@ def _from_host(dataset, parallel):
 
 
 def _quieten_resource_tracker():
-    """Keeps Python's resource tracker, a process that workers start, from warning at the end.
+    """Silences a warning of Python's resource tracker at the end of the program.
 
-    Workers that are ended leave shared memory of Grain's behind. The tracker frees it.
+    Worker processes that are ended early leave shared memory of Grain behind. The tracker, a
+    process that Python starts with the workers, frees it and would warn about it.
     """
     option = 'ignore:resource_tracker'
     if option not in sys.warnoptions:
@@ -123,35 +130,43 @@ def _share(indices):
 
 
 class Memory(NamedTuple):
-    """Reads examples from arrays, as `sources.Reader` does from files."""
+    """Reads examples from arrays, as sources.source.Reader does from files."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray  # uint8[N, H, W, C]
+    labels: np.ndarray  # int32[N]
 
-    def read(self, indices):
-        return self.images[indices], self.labels[indices]
+    def read(self, examples: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns images uint8[n, H, W, C] and labels int32[n] of examples."""
+        return self.images[examples], self.labels[examples]
 
 
-class _Batches:
-    """The batches of an order as a random-access source: one element is a whole batch.
+class _BatchSource:
+    """A data source for Grain. One of its elements is a whole batch, not an example.
 
-    Grain's cost is one an element: with batches as elements it does not count.
+    Grain takes some time for each element; for one element a batch that time does not matter.
     """
 
-    def __init__(self, reader, order, start, stop):
+    def __init__(
+        self,
+        reader: Memory | Reader,
+        order: TrainOrder | StepGroups | EvalOrder,
+        start: int,
+        stop: int,
+    ) -> None:
         self._reader, self._order, self._start, self._stop = reader, order, start, stop
-        # Now: a worker process, which gets a copy of this, is none of JAX's.
+        # Asked here, because a worker process, which gets a copy of this object, does not know.
         self._process, self._processes = jax.process_index(), jax.process_count()
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict) -> None:
         self.__dict__ |= state
-        if multiprocessing.parent_process():  # Ctrl-C is for the trainer, which ends its workers
+        # In a worker process. Ctrl-C reaches all processes, but the trainer ends its workers.
+        if multiprocessing.parent_process():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._stop - self._start
 
-    def __getitem__(self, number):
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         batch = self._order[self._start + number]
         indices = share(batch, self._process, self._processes)
         images, labels = self._reader.read(np.maximum(indices, 0))

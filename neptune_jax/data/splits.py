@@ -1,35 +1,41 @@
-"""Which examples train, which validate, and which are left out of an experiment."""
+"""Which examples train and which are held out: stratified splits, folds and subsets, by a seed."""
 
 import numpy as np
 
 from neptune_jax.errors import UserError
 
 
-def stratified(examples, labels, fraction, seed, field='data.val_fraction'):
-    """Splits examples so that each class gives the same fraction of its own.
+def stratified(
+    examples: np.ndarray,
+    labels: np.ndarray,
+    fraction: float,
+    seed: int,
+    field: str = 'data.val_fraction',
+) -> tuple[np.ndarray, np.ndarray]:
+    """Holds out the same fraction of each class.
 
     Args:
-        examples: int[n], indices of the examples to split.
-        labels: int[N], of all examples.
-        fraction: of each class, in [0, 1); rounded to whole examples.
-        seed: which ones.
-        field: the config field the fraction came from, for the error message.
+        examples: int[n], the numbers of the examples to split.
+        labels: int[N], the label of every example, also of those that are not split.
+        fraction: of each class, in [0, 1), rounded to whole examples.
+        seed: decides which examples are held out.
+        field: the config field that the fraction comes from, for the error message.
 
     Returns:
-        Two increasing arrays of indices that together hold each example once: the rest, and the
-        held-out ones (none where the fraction is 0).
+        Two increasing arrays that together hold each of the examples once: the rest, and those
+        that are held out (none if the fraction is 0).
 
     Raises:
         UserError: a fraction outside [0, 1), or one that leaves a side empty.
     """
     if not 0 <= fraction < 1:
         raise UserError(f'{field}={fraction} must be at least 0 and below 1')
-    rest, held_out = [], []
-    for members in _shuffled_classes(examples, labels, seed):
-        cut = round(fraction * len(members))
-        held_out.append(members[:cut])
-        rest.append(members[cut:])
-    rest, held_out = np.sort(np.concatenate(rest)), np.sort(np.concatenate(held_out))
+    classes = _shuffled_classes(examples, labels, seed)
+    counts = [round(fraction * len(members)) for members in classes]
+    held_out = np.sort(
+        np.concatenate([members[:n] for members, n in zip(classes, counts, strict=True)])
+    )
+    rest = np.setdiff1d(examples, held_out)
     if not len(rest) or (fraction and not len(held_out)):
         raise UserError(
             f'{field}={fraction} of {len(examples)} training examples leaves '
@@ -38,23 +44,29 @@ def stratified(examples, labels, fraction, seed, field='data.val_fraction'):
     return rest, held_out
 
 
-def fold(examples, labels, number, folds, seed):
-    """Splits examples into all folds but one, and that one; each class is spread evenly.
+def fold(
+    examples: np.ndarray, labels: np.ndarray, number: int, folds: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divides examples into folds, over which each class is spread evenly, and holds out one.
 
     Args:
         examples, labels, seed: as for `stratified`.
-        number: which fold is held out, from 0.
-        folds: how many there are, at least 2.
+        number: of the fold that is held out, from 0.
+        folds: the number of folds, at least 2.
+
+    Returns:
+        Two increasing arrays: the examples of all other folds, and those that are held out.
 
     Raises:
-        UserError: a fold that does not exist, or that is empty.
+        UserError: a fold that does not exist or has no examples.
     """
     if folds < 2 or not 0 <= number < folds:
         raise UserError(
-            f'data.fold={number} of data.folds={folds}: there must be two folds at least, and '
+            f'data.fold={number} of data.folds={folds}: there must be at least two folds, and '
             'they count from 0'
         )
-    # Where one class ends in its round of the folds, the next goes on: folds differ by one at most.
+    # The examples are dealt like cards, class after class without a new start. So the sizes of the
+    # folds differ by at most one, in total and in each class.
     dealt = np.concatenate(_shuffled_classes(examples, labels, seed))
     held_out = np.sort(dealt[number::folds])
     if not len(held_out):
@@ -62,8 +74,11 @@ def fold(examples, labels, number, folds, seed):
     return np.setdiff1d(examples, held_out), held_out
 
 
-def subset(examples, labels, size, seed):
-    """Returns `size` examples of each class, increasing; all of a class that has no more."""
+def subset(examples: np.ndarray, labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Returns `size` examples of each class, increasing; all of a class that has fewer.
+
+    With the same seed a larger subset contains the smaller ones.
+    """
     if size < 1:
         raise UserError(f'data.subset={size} must be at least 1')
     classes = _shuffled_classes(examples, labels, seed)
@@ -71,6 +86,7 @@ def subset(examples, labels, size, seed):
 
 
 def _shuffled_classes(examples, labels, seed):
+    """Returns the examples of each class in an order that the seed decides."""
     rng = np.random.default_rng(seed)
     own = labels[examples]
     return [rng.permutation(examples[own == label]) for label in np.unique(own)]

@@ -1,7 +1,9 @@
-"""Standardisation of pixels: by statistics of the training split, by image, or by fixed numbers."""
+"""Standardisation of pixels: by the training split's statistics, per image, or by constants."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,14 +11,14 @@ from neptune_jax.errors import UserError, choose
 
 
 class Standardizer(NamedTuple):
-    """What is subtracted and what is divided by, for each channel of pixels in [0, 1]."""
+    """Standardises pixels in [0, 1]: (pixel - shift) / scale, channel by channel."""
 
     shift: np.ndarray  # float32[C]
     scale: np.ndarray  # float32[C]
-    per_image: bool = False  # first bring each image to mean 0 and standard deviation 1
+    per_image: bool = False  # first give each image mean 0 and standard deviation 1
 
     def to_dict(self) -> dict:
-        """Returns the JSON value that a checkpoint keeps."""
+        """Returns a JSON value, which is saved with each checkpoint."""
         return {
             'shift': self.shift.tolist(),
             'scale': self.scale.tolist(),
@@ -25,17 +27,17 @@ class Standardizer(NamedTuple):
 
     @classmethod
     def from_dict(cls, value: dict) -> 'Standardizer':
-        """Returns the Standardizer that `to_dict` describes."""
+        """Returns the Standardizer that a value of `to_dict` describes."""
         shift, scale = (np.asarray(value[name], np.float32) for name in ('shift', 'scale'))
         return cls(shift, scale, value['per_image'])
 
-    def __call__(self, images):
-        """Returns float32[B, H, W, C] for pixels float32[B, H, W, C] in [0, 1]."""
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Returns the standardised images, float32[B, H, W, C], of pixels in [0, 1]."""
         if self.per_image:
             axes = tuple(range(1, images.ndim))
-            # tf.image.per_image_standardization bounds the deviation of a flat image like this.
-            least = 1 / np.sqrt(np.prod(images.shape[1:]), dtype=np.float32)
-            deviation = jnp.maximum(images.std(axis=axes, keepdims=True), least)
+            # The lower bound of tf.image.per_image_standardization, for images without contrast.
+            lower_bound = 1 / np.sqrt(np.prod(images.shape[1:]), dtype=np.float32)
+            deviation = jnp.maximum(images.std(axis=axes, keepdims=True), lower_bound)
             images = (images - images.mean(axis=axes, keepdims=True)) / deviation
         return (images - self.shift.reshape(1, 1, 1, -1)) / self.scale.reshape(1, 1, 1, -1)
 
@@ -56,10 +58,11 @@ def _none(index, pixels):
     return np.zeros(channels), np.ones(channels)
 
 
-# Of the training split's index and its pixels a channel: shift and scale, float[C].
+# Functions of the index of the training split and its number of pixels in each channel. They
+# return shift and scale, float[C].
 FROM_TRAINING = {'mean_std': _mean_std, 'min_max': _min_max, 'none': _none, 'per_image': _none}
 
-# Numbers that papers and libraries use, from the whole official training split.
+# Mean and standard deviation that papers and libraries use, of the whole official training split.
 PRESETS = {
     'mnist': ((0.1307,), (0.3081,)),
     'fashion_mnist': ((0.2860,), (0.3530,)),
@@ -69,12 +72,21 @@ PRESETS = {
 }
 
 
-def fit(index, examples, image_shape, name):
-    """Returns the Standardizer `name` for the given training examples.
+def fit(
+    index: dict[str, np.ndarray], examples: np.ndarray, image_shape: Sequence[int], name: str
+) -> Standardizer:
+    """Returns the Standardizer that a value of `data.standardize` names.
 
-    'mean_std': to mean 0 and standard deviation 1, channel by channel; 'min_max': to [0, 1];
-    'per_image': each image to mean 0 and deviation 1; 'none': pixels / 255; or a preset. A channel
-    that is constant is shifted only.
+    'mean_std' gives each channel mean 0 and standard deviation 1 over the training split; 'min_max'
+    brings each channel to [0, 1]; 'per_image' gives each image mean 0 and standard deviation 1;
+    'none' leaves pixels / 255; the names in PRESETS stand for published means and deviations. A
+    channel that is constant is shifted but not scaled.
+
+    Args:
+        index: of the source, as Source.index returns it.
+        examples: int[n], the numbers of the training examples.
+        image_shape: (height, width, channels).
+        name: a key of FROM_TRAINING or of PRESETS.
 
     Raises:
         UserError: an unknown name, or a preset for another number of channels.

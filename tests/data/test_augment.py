@@ -8,7 +8,7 @@ from scipy import ndimage, stats
 from neptune_jax.data import augment
 from neptune_jax.errors import UserError
 
-OFF = {'flip': 'none', **dict.fromkeys([*augment.OPERATIONS, *augment.MIXES], 0)}
+OFF = {'flip': 'none', 'extra': (), **dict.fromkeys([*augment.OPERATIONS, *augment.MIXES], 0)}
 SINGLE = dict.fromkeys(augment.OPERATIONS, 0.4) | {'flip': 'random', 'rotate': 30.0}
 SINGLE |= dict.fromkeys(('crop_padding', 'translate', 'cutout'), 2)
 RNG = np.random.default_rng(0)

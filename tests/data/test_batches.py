@@ -65,7 +65,7 @@ def test_the_shares_of_processes_are_the_batch_in_its_order(processes):
     stops=st.lists(st.integers(1, 20), min_size=1, max_size=3),
 )
 def test_calls_hold_every_step_once_and_end_where_they_must(start, stop, steps_per_call, stops):
-    calls = batches.Calls(order(), start, stop, steps_per_call, stops)
+    calls = batches.StepGroups(order(), start, stop, steps_per_call, stops)
     step = start
     for number, count in enumerate(calls.counts):
         assert count in (1, steps_per_call)
@@ -79,6 +79,6 @@ def test_calls_hold_every_step_once_and_end_where_they_must(start, stop, steps_p
 
 
 def test_as_many_steps_a_call_as_fit():
-    assert batches.Calls(order(), 0, 23, 4, [10]).counts == [4, 4, 1, 1, 4, 4, 1, 1, 1, 1, 1]
+    assert batches.StepGroups(order(), 0, 23, 4, [10]).counts == [4, 4, 1, 1, 4, 4, 1, 1, 1, 1, 1]
     # Where a run is resumed, its calls are those that it would have made.
-    assert batches.Calls(order(), 8, 23, 4, [10]).counts == [1, 1, 4, 4, 1, 1, 1, 1, 1]
+    assert batches.StepGroups(order(), 8, 23, 4, [10]).counts == [1, 1, 4, 4, 1, 1, 1, 1, 1]

@@ -1,47 +1,84 @@
-"""Images and labels in NumPy files, or in a CSV of pixels."""
+"""Images and labels in NumPy files (.npz, .npy), or in a CSV file of pixels."""
 
 import csv
+import functools
 import warnings
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from neptune_jax.data.sources import images
-from neptune_jax.data.sources.builder import Raw, check_counts, fingerprint, resolve
+from neptune_jax.data.sources import images, raw
+from neptune_jax.data.sources.builder import Preparation
+from neptune_jax.data.sources.images import Conversion
+from neptune_jax.defaults import FIELDS
 from neptune_jax.errors import UserError
 
 SPLITS = ('train', 'val', 'test')
-MOST_CLASSES = 100_000  # a higher label is a mistake
+MAX_CLASSES = 100_000  # a higher label is taken for a mistake
 
 
-def array_files(path, labels_path, label_column, conversion):
-    """Returns the Raw of an .npz, of a pair of .npy files, or of a CSV of pixels.
+def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
+    """Returns the Preparation of an .npz, of a pair of .npy files, or of a CSV file of pixels.
 
-    An .npz holds `images` and `labels`, or `x_train`, `y_train` and maybe `x_test`, `y_test`. A CSV
-    has a header; the column `label_column` holds the labels, all others pixels, row by row.
+    An .npz holds `images` and `labels`, or `x_train`, `y_train` and maybe `x_val`, `y_val`,
+    `x_test`, `y_test`. A CSV file has a header; the column `data.label_column` holds the labels,
+    all others the pixels, row by row.
+
+    Args:
+        config: the `data` group.
+        data_dir: the folder of prepared data.
 
     Raises:
-        UserError: a file that does not exist or does not hold that, ragged rows, labels that are
-            no whole numbers from 0 or that training lacks.
+        UserError: a file that does not exist, or a field that does not apply to the file.
     """
-    files = [path]
+    if not config.path:
+        raise UserError(f'data.name={config.name!r} needs --config.data.path')
+    path = Path(config.path).expanduser()
+    files = {'path': path}
     if path.suffix == '.npy':
-        files.append(labels_path)
+        files['labels_path'] = Path(config.labels_path).expanduser()
     elif path.suffix not in ('.npz', '.csv'):
         raise UserError(f'data.path={str(path)!r} must end in .npz, .npy or .csv')
-    for field, file in zip(('path', 'labels_path'), files, strict=False):
+    for field, ending in (('labels_path', '.npy'), ('label_column', '.csv')):
+        default = FIELDS[f'data.{field}'].default
+        if config[field] != default and path.suffix != ending:
+            raise UserError(
+                f'data.{field}={config[field]!r} is not used by data.path={str(path)!r}, which is '
+                f'no {ending} file; set --config.data.{field}={default}'
+            )
+    for field, file in files.items():
         if not file.is_file():
             raise UserError(
                 f'data.{field}={str(file)!r} is no file; set --config.data.{field} to one'
             )
+    return raw.preparation(
+        config,
+        data_dir,
+        name='arrays',
+        files=files.values(),
+        settings=[config.label_column],
+        read=functools.partial(_read, list(files.values()), config.label_column),
+    )
+
+
+def _read(files, label_column, conversion):
+    """Returns the RawImages in the files.
+
+    Raises:
+        UserError: a file that cannot be read or does not hold images and labels, ragged rows,
+            labels that are no whole numbers from 0 or that training lacks.
+    """
+    path = files[0]
     try:
         if path.suffix == '.csv':
             splits = {'train': _read_csv(path, label_column, conversion)}
         elif path.suffix == '.npz':
             splits = _read_npz(path)
         else:
-            splits = {'train': (_read_npy(path), _read_npy(labels_path))}
+            splits = {'train': tuple(map(_read_npy, files))}
     except (OSError, ValueError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
         problem = ' '.join(str(error).split())
         raise UserError(f'{" or ".join(map(str, files))} cannot be read: {problem}') from error
@@ -50,39 +87,34 @@ def array_files(path, labels_path, label_column, conversion):
         for split, (found, labels) in splits.items()
     }
     numbers = [label for label in splits['train'][1] if label is not None]
-    check_counts(path, numbers)
+    raw.check_counts(path, numbers)
     for split, (_, labels) in splits.items():
         unknown = set(labels).difference(numbers, [None])
         if unknown:
             raise UserError(f'{path}, {split}: training has no class {min(unknown)}')
-    conversion = conversion._replace(white=_white([found for found, _ in splits.values()]))
-    conversion = resolve(conversion, splits['train'][0], size_of_array, path)
-    return Raw(
-        name='arrays',
-        fingerprint=fingerprint(files, conversion, label_column),
+    white_value = _white_value([found for found, _ in splits.values()])
+    conversion = conversion._replace(white_value=white_value)
+    return raw.RawImages(
         class_names=[str(number) for number in range(max(numbers) + 1)],
         splits={
-            split: [
-                (split, i, image, label) for i, (image, label) in enumerate(zip(*part, strict=True))
-            ]
-            for split, part in splits.items()
-            if len(part[1])
+            split: list(zip(*part, strict=True)) for split, part in splits.items() if len(part[1])
         },
         load=load_array,
-        describe=lambda item: f'{item[0]}[{item[1]}]',
-        conversion=conversion,
+        conversion=raw.resolve(conversion, splits['train'][0], shape_of_array, path),
     )
 
 
-def load_array(item, conversion):
-    """Returns the image of a (split, number, array, label), the label, and the rules applied."""
-    _, _, array, label = item
+def load_array(
+    item: tuple[np.ndarray, int | None], conversion: Conversion
+) -> tuple[np.ndarray, int | None, list[str]]:
+    """Returns the image of an (array, label), the label, and the rules that changed the image."""
+    array, label = item
     image, rules = images.convert(array, conversion)
     return image, label, rules
 
 
-def size_of_array(array, conversion):
-    """Returns the (height, width) of an array of pixels and how many channels it will have."""
+def shape_of_array(array: np.ndarray, conversion: Conversion) -> tuple[tuple[int, int], int]:
+    """Returns the (height, width) of an array of pixels, and the number of channels to give it."""
     del conversion
     return array.shape[:2], 1 if array.ndim == 2 or array.shape[2] == 1 else 3
 
@@ -93,7 +125,7 @@ def _read_npy(path):
 
 
 def _read_npz(path):
-    # Opened here, because np.load leaves a file open that it cannot read.
+    # np.load itself would leave a file open that it cannot read.
     with path.open('rb') as file:
         found = np.load(file)
         if not isinstance(found, np.lib.npyio.NpzFile):
@@ -113,7 +145,7 @@ def _read_npz(path):
 
 
 def _read_csv(path, label_column, conversion):
-    with path.open(newline='', encoding='utf-8-sig') as file:  # Excel begins with a signature
+    with path.open(newline='', encoding='utf-8-sig') as file:  # Excel writes a byte order mark
         header = next(csv.reader(file), [])
     if label_column not in header:
         raise UserError(
@@ -135,7 +167,10 @@ def _read_csv(path, label_column, conversion):
 
 
 def _read_table(path, columns):
-    """Returns the numbers of a CSV below its header, float32[rows, columns]; NaN where none is."""
+    """Returns the numbers below the header of a CSV file, float32[rows, columns].
+
+    An empty cell is NaN.
+    """
     options = {'delimiter': ',', 'quotechar': '"', 'comments': None, 'encoding': 'utf-8-sig'}
     try:
         with warnings.catch_warnings(action='error'):
@@ -144,12 +179,12 @@ def _read_table(path, columns):
             return table
     except (ValueError, UserWarning):
         pass
-    # Something is missing or wrong. Python's reader is five times slower and can say where.
+    # A cell is empty or wrong. Python's reader is five times slower but can say where.
     rows = []
     with path.open(newline='', encoding='utf-8-sig') as file:
         reader = csv.reader(file)
         next(reader)
-        for row in filter(None, reader):  # without empty lines
+        for row in filter(None, reader):  # skips empty lines
             if len(row) != columns:
                 raise UserError(
                     f'{path}, line {reader.line_num}: {len(row)} columns where the header has '
@@ -180,20 +215,21 @@ def _check_arrays(where, found, labels):
         )
     if len(found) != len(labels):
         raise UserError(f'{where}: {len(found)} images and {len(labels)} labels')
-    wrong = ~np.isnan(labels) & ~(np.isin(labels, np.arange(MOST_CLASSES)))
+    wrong = ~np.isnan(labels) & ~(np.isin(labels, np.arange(MAX_CLASSES)))
     if wrong.any():
         i = wrong.argmax()
         raise UserError(
             f'{where}: label {labels[i]} of example {i} is no whole number from 0 to '
-            f'{MOST_CLASSES - 1}'
+            f'{MAX_CLASSES - 1}'
         )
     return [None if label != label else int(label) for label in labels]  # NaN differs from itself
 
 
-def _white(arrays):
-    """Returns which value is white in arrays of floats: 255 where most images go beyond 1.
+def _white_value(arrays):
+    """Returns the value that means white in arrays of floats: 1 or 255; 0 if there are none.
 
-    One image does not tell: a black one with noise has no pixels above 1 either.
+    It is 255 if most images have a pixel above 1. One image alone does not tell: a black one with
+    a little noise in [0, 255] may have none.
     """
     largest = [
         np.nanmax(array, axis=tuple(range(1, array.ndim)), initial=0)

@@ -1,43 +1,58 @@
-"""The tfds builders behind every data set: uint8 images of one size and labels, no TensorFlow.
+"""How a data set is prepared: a tfds builder that needs no TensorFlow, run once for all processes.
 
-`ImageBuilder` is what they share. `RawBuilder` prepares raw images of any kind: it decodes and
-converts them in worker processes, and keeps account of everything it drops or changes.
+Prepared means: uint8 images of one size and their labels, in tfds's array_record files.
 """
 
-import functools
-import hashlib
-import json
-import multiprocessing
+import contextlib
+import fcntl
+import gc
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from neptune_jax.data.sources.images import Conversion, Unreadable, WrongSize
+from neptune_jax import terminal
 from neptune_jax.errors import UserError
 
-EXAMPLES_REPORTED = 10
-AHEAD = 1024  # items that worker processes may be ahead of what is written
+VERSION = '1.0.0'  # of every prepared data set; part of its directory
 
 
-class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A tfds builder of images uint8[H, W, C] and labels; subclasses generate the examples.
+def numbered(split: str, number: int) -> str:
+    """Returns the name of a raw image that has no file of its own, such as 'train[17]'."""
+    return f'{split}[{number}]'
 
-    They are not registered with tfds, whose own data sets of the same names need TensorFlow and
-    keep their own versions.
-    """
 
-    VERSION = tfds.core.Version('1.0.0')
-    url_infos = None  # no file of checksums for tfds to look for: archives are checked here
+class Preparation(NamedTuple):
+    """How to prepare one data set. None of its images have been read yet."""
+
+    directory: Path  # of the prepared data set
+    create_builder: Callable[[], 'ImageBuilder']  # may read all raw images; raises UserError
+    name_of: Callable[[str, int], str] = numbered  # of (split, number of a raw image in it)
+
+    def is_done(self) -> bool:
+        """Whether the data set is prepared. (Its directory gets its name when it is complete.)"""
+        return (self.directory / 'dataset_info.json').is_file()
+
+
+class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """A tfds builder of images uint8[H, W, C] and labels; subclasses generate the examples."""
+
+    VERSION = tfds.core.Version(VERSION)
+    url_infos = None  # tfds looks for no file of checksums: archives.py has them
 
     CLASS_NAMES: tuple[str, ...]
     IMAGE_SHAPE: tuple[int, int, int]
 
-    def __init__(self, *, data_dir, **kwargs):
-        super().__init__(data_dir=data_dir, file_format='array_record', **kwargs)
+    def __init_subclass__(cls) -> None:
+        # Not registered with tfds, which has data sets of the same names that need TensorFlow.
+        super().__init_subclass__(skip_registration=True)
+
+    def __init__(self, *, data_dir: Path, config: tfds.core.BuilderConfig | None = None) -> None:
+        super().__init__(data_dir=data_dir, config=config, file_format='array_record')
 
     def _info(self):
         features = tfds.features.FeaturesDict(
@@ -46,7 +61,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 'label': tfds.features.ClassLabel(names=list(self.CLASS_NAMES)),
             }
         )
-        # The order of the source is kept: what is shuffled, and by which seed, is ours to say.
+        # The records keep the order of the source. Shuffling is up to batches.py.
         return tfds.core.DatasetInfo(
             builder=self,
             features=features,
@@ -54,149 +69,51 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             metadata=tfds.core.MetadataDict(),
         )
 
-    def describe(self, split, number):
-        """Returns a short text that finds an example of a prepared split again."""
-        return f'{split}[{number}]'
-
-    def say(self, message):
-        """Prints one line about a step of the preparation."""
-        print(f'{self.name}: {message}', flush=True)
+    def say(self, message: str) -> None:
+        """Prints one line about the preparation."""
+        terminal.line(f'{self.name}: {message}')
 
 
-class Raw(NamedTuple):
-    """Raw images before they are prepared."""
+def prepare(preparation: Preparation, data_dir: Path) -> None:
+    """Prepares a data set unless it is prepared already.
 
-    name: str  # of the data set, a folder's name
-    fingerprint: str  # changes whenever the raw images or their conversion do
-    class_names: Sequence[str]
-    splits: dict[str, Sequence[Any]]  # items of each official split
-    load: Callable  # (item, conversion) -> image uint8[H, W, C], label or None, rules; picklable
-    describe: Callable  # item -> a short text that finds it again
-    conversion: Conversion  # with `size` and `channels` set
-
-
-class RawBuilder(ImageBuilder, skip_registration=True):
-    """Prepares a Raw; what was dropped or changed is in the prepared data set's metadata."""
-
-    name = 'raw'
-
-    def __init__(self, raw, *, data_dir, unreadable):
-        self.raw, self.unreadable = raw, unreadable
-        self.name = raw.name
-        self.CLASS_NAMES = tuple(raw.class_names)
-        self.IMAGE_SHAPE = (*raw.conversion.size, raw.conversion.channels)
-        config = tfds.core.BuilderConfig(
-            name=f'{raw.fingerprint}_{unreadable}', version=self.VERSION
-        )
-        super().__init__(data_dir=data_dir, config=config)
-
-    def describe(self, split, number):
-        # The raw images are numbered with those that were left out.
-        for i in self.info.metadata['left_out'][split]:
-            number += i <= number
-        return self.raw.describe(self.raw.splits[split][number])
-
-    def _split_generators(self, dl_manager):
-        report = {}
-        self.info.metadata['report'] = report
-        self.info.metadata['left_out'] = {split: [] for split in self.raw.splits}
-        self.info.metadata['before'] = {s: len(items) for s, items in self.raw.splits.items()}
-        return {
-            split: self._generate_examples(split, items, report)
-            for split, items in self.raw.splits.items()
-        }
-
-    def _generate_examples(self, split, items, report):
-        used, reason = 0, 'its label is missing'
-        for i, (item, (image, label, rules)) in enumerate(
-            zip(items, self._load_all(items), strict=True)
-        ):
-            name = self.raw.describe(item)
-            if isinstance(image, Unreadable):
-                if isinstance(image, WrongSize):
-                    raise UserError(f'{name}: {image}')
-                if self.unreadable == 'error' and image.rule == 'unreadable':
-                    raise UserError(
-                        f'{name}: {image}; mend or remove it, or set '
-                        '--config.data.clean.unreadable=drop'
-                    )
-                rules, reason = [image.rule], str(image)
-                name = f'{name} ({image})'
-            elif label is None:
-                rules = ['missing_labels']
-            for rule in rules:
-                entry = report.setdefault(rule, {'count': 0, 'examples': []})
-                entry['count'] += 1
-                if len(entry['examples']) < EXAMPLES_REPORTED:
-                    entry['examples'].append(name)
-            if label is None:
-                self.info.metadata['left_out'][split].append(i)
-            else:
-                used += 1
-                yield i, {'image': image, 'label': label}
-        if not used:
-            raise UserError(
-                f'none of the {len(items)} images of the split {split!r} can be used; the last is '
-                f'{self.raw.describe(item)}: {reason}'
-            )
-
-    def _load_all(self, items):
-        load = functools.partial(_load, self.raw.load, self.raw.conversion)
-        if len(items) <= 500:
-            yield from map(load, items)
-            return
-        # Spawned, not forked: JAX and tfds have threads.
-        context = multiprocessing.get_context('spawn')
-        with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-            for start in range(0, len(items), AHEAD):
-                yield from pool.map(load, items[start : start + AHEAD], chunksize=16)
-
-
-def check_counts(where, labels):
-    names, counts = np.unique(np.array(labels), return_counts=True)
-    if len(names) < 2:
-        found = f'only class {names[0]}' if len(names) else 'no labels'
-        raise UserError(f'{where} has {found}: there is nothing to classify')
-    if counts.min() < 2:
-        raise UserError(
-            f'{where}: class {names[counts.argmin()]} has one image; a class needs two at least'
-        )
-
-
-def resolve(conversion, items, size_of, where):
-    """Returns the conversion with the size and the channels of the first image that has them.
-
-    Args:
-        conversion: Conversion.
-        items: of the training split.
-        size_of: (item, conversion) -> (height, width), channels; raises Unreadable.
-        where: the items come from, for the error message.
+    Raises:
+        UserError: raw images that cannot be used, or a data folder that cannot be written.
     """
-    if conversion.size and conversion.channels:
-        return conversion
-    for item in items:
-        try:
-            size, channels = size_of(item, conversion)
-        except Unreadable as error:
-            problem = error
-            continue
-        return conversion._replace(
-            size=conversion.size or tuple(size), channels=conversion.channels or channels
-        )
-    raise UserError(f'{where}: none of the {len(items)} images can be read; the last: {problem}')
+    with writable(data_dir):
+        if preparation.is_done():
+            return
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
+        builder = preparation.create_builder()  # may refuse the images, before anything is written
+        with _locked(data_dir):
+            if not preparation.is_done():  # another process may have done it while this one waited
+                builder.download_and_prepare()
+        # tfds's builders are in reference cycles. Raw images must not stay in memory with them.
+        del builder
+        gc.collect()
 
 
-def fingerprint(files, *settings):
-    """Returns a short text that changes when one of some files changes, or a setting does."""
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    for path in files:
-        status = path.stat() if path.exists() else path.lstat()  # a link may lead nowhere
-        digest.update(os.fsencode(path) + f' {status.st_size} {status.st_mtime_ns}\n'.encode())
-    return digest.hexdigest()[:20]
-
-
-def _load(load, conversion, item):
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Turns an OSError inside the context into a UserError about the data folder."""
     try:
-        return load(item, conversion)
-    except Unreadable as error:
-        return error, None, []
+        yield
+    except OSError as error:
+        raise UserError(
+            f'data.dir={str(folder)!r} cannot be used ({error}); set --config.data.dir to a '
+            'folder that can be written'
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Lets one process at a time prepare data in a folder. The others wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot lock folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # releases the lock, as the end of the process does

@@ -1,29 +1,36 @@
-"""Any image data set of the tfds catalogue that lies prepared as array_record."""
+"""Image data sets of the tfds catalogue, read from the array_record files that tfds prepared."""
 
 import functools
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 
-from neptune_jax.data.sources import images
-from neptune_jax.data.sources.arrays import size_of_array
-from neptune_jax.data.sources.builder import Raw, fingerprint, resolve
+from neptune_jax.data.sources import images, raw
+from neptune_jax.data.sources.arrays import shape_of_array
+from neptune_jax.data.sources.builder import Preparation
+from neptune_jax.data.sources.images import Conversion
 from neptune_jax.errors import UserError
 
-# What the catalogue calls a split, and what it is here; other splits are left alone.
+# Names of splits in the catalogue and here. Other splits are not used.
 SPLITS = {'train': 'train', 'validation': 'val', 'val': 'val', 'test': 'test'}
 
 
-def catalogue(name, data_dir, conversion):
-    """Returns the Raw of the tfds data set `name`, with those of SPLITS that it has.
+def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
+    """Returns the Preparation of the tfds data set that `data.name` = 'tfds:NAME' names.
+
+    Args:
+        config: the `data` group.
+        data_dir: the folder of prepared data, ours and those of tfds.
 
     Raises:
-        UserError: an unknown data set, one that TensorFlow must prepare first, one that is no
-            array_record, or one without `train`, `image` or `label`.
+        UserError: an unknown data set, one that TensorFlow must prepare first, one in another
+            format than array_record, or one without `train`, `image` or `label`.
     """
-    builder = _prepared(name, data_dir)
-    _records.cache_clear()  # it may have been prepared anew
+    builder = _prepared(config.name.removeprefix('tfds:'), data_dir)
+    _records.cache_clear()  # the data set may have been prepared again
     features, sizes = builder.info.features, builder.info.splits
     if not (
         'train' in sizes
@@ -32,46 +39,58 @@ def catalogue(name, data_dir, conversion):
         and isinstance(features['label'], tfds.features.ClassLabel)
     ):
         raise UserError(
-            f'tfds:{name} has the features {", ".join(sorted(features))} and the splits '
+            f'{config.name} has the features {", ".join(sorted(features))} and the splits '
             f'{", ".join(sizes)}; needed are image, label (of one class) and train'
         )
+    names = {SPLITS[split]: split for split in sizes if split in SPLITS}
     folder = Path(builder.data_path)
-    items = {
-        SPLITS[split]: [(str(folder), split, i) for i in range(sizes[split].num_examples)]
-        for split in sizes
-        if split in SPLITS
-    }
-
-    def size_of(item, conversion):
-        return size_of_array(_records(*item[:2])[item[2]]['image'], conversion)
-
-    conversion = resolve(conversion, items['train'], size_of, f'tfds:{name}')
-    return Raw(
+    return raw.preparation(
+        config,
+        data_dir,
         name=f'tfds_{builder.name}',
-        fingerprint=fingerprint(sorted(folder.iterdir()), builder.info.full_name, conversion),
-        class_names=features['label'].names,
-        splits=items,
-        load=load_record,
-        describe=lambda item: f'{item[1]}[{item[2]}]',
-        conversion=conversion,
+        files=sorted(folder.iterdir()),
+        settings=[builder.info.full_name],
+        read=functools.partial(_read, config.name, builder.info, folder, names),
+        name_of=lambda split, number: f'{names[split]}[{number}]',
     )
 
 
-def load_record(item, conversion):
-    """Returns the image of a (folder, split, number), the label, and the rules applied."""
+def load_record(
+    item: tuple[str, str, int], conversion: Conversion
+) -> tuple[np.ndarray, int | None, list[str]]:
+    """Returns the image of a (folder, split, number), its label, and the rules that changed it."""
     folder, split, number = item
     example = _records(folder, split)[number]
     image, rules = images.convert(example['image'], conversion)
     label = int(example['label'])
-    return image, None if label < 0 else label, rules  # test splits without labels have -1
+    return image, None if label < 0 else label, rules  # tfds has -1 for unknown labels
+
+
+def _read(where, info, folder, names, conversion):
+    items = {
+        split: [(str(folder), name, i) for i in range(info.splits[name].num_examples)]
+        for split, name in names.items()
+    }
+    return raw.RawImages(
+        class_names=info.features['label'].names,
+        splits=items,
+        load=load_record,
+        conversion=raw.resolve(conversion, items['train'], _shape_of_record, where),
+    )
+
+
+def _shape_of_record(item, conversion):
+    folder, split, number = item
+    return shape_of_array(_records(folder, split)[number]['image'], conversion)
 
 
 def _prepared(name, data_dir):
-    """Returns the prepared tfds builder of a name."""
+    """Returns the tfds builder of a name, whose data set is prepared."""
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         if not builder.is_prepared():
-            # Nearly all need it. Without, some download for hours before they say so.
+            # Nearly all data sets need TensorFlow for it, and some download for hours before they
+            # say so.
             if importlib.util.find_spec('tensorflow') is None:
                 raise ModuleNotFoundError(name='tensorflow')
             builder.download_and_prepare(file_format='array_record')
@@ -85,7 +104,7 @@ def _prepared(name, data_dir):
     except ImportError as error:
         module = (error.name or 'tensorflow').partition('.')[0]
         raise UserError(
-            f'tfds:{name} is not prepared in {data_dir}; to prepare it takes {module}, once: '
+            f'tfds:{name} is not prepared in {data_dir}, and to prepare it takes {module}, once: '
             f'pip install {module}, then start the same command again'
         ) from error
     except NotImplementedError as error:

@@ -10,35 +10,40 @@ from neptune_jax.data.sources.archives import ArchiveBuilder
 from neptune_jax.errors import UserError
 
 
-class CifarBuilder(ArchiveBuilder, skip_registration=True):
+class CifarBuilder(ArchiveBuilder):
     """Colour images of 32x32 from one tar archive of binary files.
 
-    Each record of a file is LABEL_BYTES labels, the last of which counts, and 3,072 pixels: all of
-    the red channel row by row, then green, then blue.
+    A file is a sequence of records. A record is LABEL_BYTES labels, of which the last one is used,
+    and 3,072 pixels: the red channel row by row, then the green, then the blue one.
     """
 
     IMAGE_SHAPE = (32, 32, 3)
     URL = 'https://www.cs.toronto.edu/~kriz/'
     LABEL_BYTES: int
-    FILES: dict[str, tuple[str, ...]]  # of each split
+    FILES: dict[str, tuple[str, ...]]  # the names of the files of each split
 
-    def parse(self, contents):
+    def parse(self, contents: dict[str, bytes]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Returns the images and labels of each split; see ArchiveBuilder."""
         (content,) = contents.values()
         files = read_tar(content, self.name)
         splits = {}
         for split, names in self.FILES.items():
-            records = np.frombuffer(b''.join(files[name] for name in names), np.uint8)
-            records = records.reshape(-1, self.LABEL_BYTES + 3072)
+            content = b''.join(files[name] for name in names)
+            records = np.frombuffer(content, np.uint8).reshape(-1, self.LABEL_BYTES + 3072)
             images = records[:, self.LABEL_BYTES :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             splits[split] = (images, records[:, self.LABEL_BYTES - 1])
         return splits
 
 
-def read_tar(content, name):
-    """Returns the files of a tar archive by their names without folders; writes nothing.
+def read_tar(content: bytes, name: str) -> dict[str, bytes]:
+    """Returns the files of a tar archive by their names without folders. Nothing is written.
+
+    Args:
+        content: the bytes of the archive.
+        name: of the data set, for the error message.
 
     Raises:
-        UserError: a member that would lie outside the archive's own folder.
+        UserError: a member whose path leads out of the archive's own folder.
     """
     files = {}
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
@@ -49,12 +54,13 @@ def read_tar(content, name):
                     f'{name}: its archive has a member {member.name!r} outside its own folder; '
                     'do not trust that archive'
                 )
-            if member.isfile():
-                files[path.name] = archive.extractfile(member).read()
+            file = archive.extractfile(member) if member.isfile() else None
+            if file is not None:
+                files[path.name] = file.read()
     return files
 
 
-class Cifar10(CifarBuilder, skip_registration=True):
+class Cifar10(CifarBuilder):
     """CIFAR-10: 50,000 and 10,000 photographs of ten classes."""
 
     CLASS_NAMES = (
@@ -79,7 +85,7 @@ class Cifar10(CifarBuilder, skip_registration=True):
     }
 
 
-class Cifar100(CifarBuilder, skip_registration=True):
+class Cifar100(CifarBuilder):
     """CIFAR-100: 50,000 and 10,000 photographs of a hundred classes (the fine labels)."""
 
     CLASS_NAMES = tuple(

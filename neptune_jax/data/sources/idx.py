@@ -1,4 +1,4 @@
-"""Data sets in the IDX format of MNIST: four gzipped files of unsigned bytes."""
+"""MNIST and data sets in its IDX format: four gzipped files of unsigned bytes."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from neptune_jax.data.sources.archives import ArchiveBuilder
 
-# The names under which every publisher of the format has its archives.
+# Every publisher of this format uses these names.
 FILES = (
     'train-images-idx3-ubyte.gz',
     'train-labels-idx1-ubyte.gz',
@@ -15,12 +15,13 @@ FILES = (
 )
 
 
-class IdxBuilder(ArchiveBuilder, skip_registration=True):
+class IdxBuilder(ArchiveBuilder):
     """Grey images of 28x28 from four IDX files."""
 
     IMAGE_SHAPE = (28, 28, 1)
 
-    def parse(self, contents):
+    def parse(self, contents: dict[str, bytes]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Returns the images and labels of each split; see ArchiveBuilder."""
         arrays = [parse_idx(contents[name]) for name in FILES]
         train, test = arrays[:2], arrays[2:]
         return {
@@ -29,18 +30,19 @@ class IdxBuilder(ArchiveBuilder, skip_registration=True):
         }
 
 
-def parse_idx(content):
-    """Returns the array in the bytes of an IDX file of unsigned bytes.
+def parse_idx(content: bytes) -> np.ndarray:
+    """Returns the array in an IDX file of unsigned bytes, uint8[...].
 
-    The format: two zero bytes, the type (8: uint8), the number of dimensions, then each
-    dimension as a big-endian int32, then the elements, last dimension fastest.
+    The format (http://yann.lecun.com/exdb/mnist): two zero bytes, the type (8: uint8), the number
+    of dimensions, each dimension as a big-endian int32, then the elements, the last dimension
+    fastest.
     """
     dimensions = content[3]
     shape = np.frombuffer(content, '>i4', count=dimensions, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
-class Mnist(IdxBuilder, skip_registration=True):
+class Mnist(IdxBuilder):
     """MNIST (LeCun et al., 1998): 60,000 and 10,000 images of handwritten digits."""
 
     CLASS_NAMES = tuple('0123456789')
@@ -59,7 +61,7 @@ class Mnist(IdxBuilder, skip_registration=True):
     URL = 'https://storage.googleapis.com/cvdf-datasets/mnist/'
 
 
-class Kmnist(IdxBuilder, skip_registration=True):
+class Kmnist(IdxBuilder):
     """Kuzushiji-MNIST (Clanuwat et al., 2018): 60,000 and 10,000 hiragana. CC BY-SA 4.0."""
 
     CLASS_NAMES = ('o', 'ki', 'su', 'tsu', 'na', 'ha', 'ma', 'ya', 're', 'wo')
@@ -78,7 +80,7 @@ class Kmnist(IdxBuilder, skip_registration=True):
     URL = 'http://codh.rois.ac.jp/kmnist/dataset/kmnist/'
 
 
-class FashionMnist(IdxBuilder, skip_registration=True):
+class FashionMnist(IdxBuilder):
     """Fashion-MNIST (Xiao et al., 2017): 60,000 and 10,000 images of clothes. MIT."""
 
     CLASS_NAMES = (
@@ -110,7 +112,7 @@ class FashionMnist(IdxBuilder, skip_registration=True):
     DEBIAN_PACKAGE = 'dataset-fashion-mnist'
 
 
-class FashionMnistMini(IdxBuilder, skip_registration=True):
+class FashionMnistMini(IdxBuilder):
     """The first 250 training and 50 test images of each class of Fashion-MNIST; in the package."""
 
     CLASS_NAMES = FashionMnist.CLASS_NAMES

@@ -1,16 +1,18 @@
-"""One raw image, whatever it is, to uint8[H, W, C]: decoding, types, missing pixels, size.
-
-Light to import: worker processes that decode files need nothing else.
-"""
+"""One raw image, a file or an array, to uint8[H, W, C]: mode, type, missing pixels, size."""
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-Image.MAX_IMAGE_PIXELS = None  # the limit is ours, data.clean.max_pixels
+from neptune_jax.errors import UserError
 
+Image.MAX_IMAGE_PIXELS = None  # data.clean.max_pixels is the limit
+
+# How an image gets another size, and what replaces missing pixels, by their names in a config.
 RESIZE = {'stretch': Image.Image.resize, 'crop': ImageOps.fit, 'pad': ImageOps.pad}
 FILL = {'mean': np.nanmean, 'median': np.nanmedian, 'zero': lambda _: 0.0, 'drop': None}
 
@@ -28,31 +30,41 @@ class MissingPixels(Unreadable):
 
 
 class WrongSize(Unreadable):
-    """An image of another size than the others, where nothing says how to resize it."""
+    """An image of another size than the others, with `resize` unset."""
 
 
 class Conversion(NamedTuple):
     """How raw images become those of a data set."""
 
-    size: tuple[int, int] | None = None  # (height, width); None: as the first image
-    channels: int = 0  # 1 or 3; 0: as the first image
+    size: tuple[int, int] | None = None  # (height, width); None: that of the first image
+    channels: int = 0  # 1 (grey) or 3 (RGB); 0: as many as the first image has
     resize: str = ''  # '': refuse other sizes; 'stretch', 'crop' (the centre), 'pad' (with zeros)
-    missing_pixels: str = 'mean'  # 'mean', 'median' (of the image's others), 'zero', 'drop'
-    max_pixels: int = 50_000_000  # more are refused before they are decoded: decompression bombs
-    white: int = 0  # in floats: 1 or 255; 0: 255 for an image with pixels above 1
+    missing_pixels: str = 'mean'  # 'mean' or 'median' of the image's other pixels, 'zero', 'drop'
+    max_pixels: int = 50_000_000  # files with more are not decoded: decompression bombs
+    white_value: int = 0  # the float that means white, 1 or 255; 0: 255 if a pixel is above 1
 
 
-def decode(path, conversion):
+def check_image_shape(size: Sequence[int], channels: int) -> None:
+    """Raises UserError unless data.image_size and data.channels can be used; () and 0 are unset."""
+    if size and not (len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
+        raise UserError(
+            f'data.image_size={tuple(size)} must be a height and a width, such as (32, 32)'
+        )
+    if channels not in (0, 1, 3):
+        raise UserError(f'data.channels={channels} must be 1, 3, or 0: as the first image')
+
+
+def decode(path: str | Path | BinaryIO, conversion: Conversion) -> tuple[np.ndarray, list[str]]:
     """Returns uint8[H, W, C] for an image file of any mode and format that Pillow reads.
 
-    Also the names of the rules that changed it: `from_MODE` and `resized`.
+    The second result names the rules that changed the image: `from_MODE` and `resized`.
 
     Args:
-        path: of the file.
+        path: of the file, or the open file.
         conversion: Conversion with `channels` set; without `size`, the image keeps its own.
 
     Raises:
-        Unreadable: no image, truncated, too large, or of another size with `resize` unset.
+        Unreadable: not an image, truncated, too large, or of another size with `resize` unset.
     """
     image = open_image(path, conversion.max_pixels)
     if image.mode.startswith('I') or image.mode == 'F':
@@ -60,15 +72,15 @@ def decode(path, conversion):
     return _finish(image, conversion)
 
 
-def open_image(path, max_pixels):
-    """Returns the Pillow image of a file, decoded and turned as its EXIF data say.
+def open_image(path: str | Path | BinaryIO, max_pixels: int) -> Image.Image:
+    """Returns the Pillow image of a file, decoded and turned upright as its EXIF data say.
 
     Raises:
-        Unreadable: no image, truncated, or of more than `max_pixels` pixels.
+        Unreadable: not an image, truncated, or of more than `max_pixels` pixels.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # about oddities of a file that can be read
+            warnings.simplefilter('ignore')  # Pillow warns of oddities in files that it can read
             with Image.open(path) as image:
                 if image.width * image.height > max_pixels:
                     raise Unreadable(
@@ -79,23 +91,23 @@ def open_image(path, max_pixels):
                 return ImageOps.exif_transpose(image)
     except Unreadable:
         raise
-    except Exception as error:  # damaged bytes lead Pillow's decoders to exceptions of any kind
+    except Exception as error:  # with damaged bytes Pillow raises exceptions of any class
         raise Unreadable(' '.join(str(error).split()) or repr(error)) from error
 
 
-def convert(array, conversion):
+def convert(array: np.ndarray, conversion: Conversion) -> tuple[np.ndarray, list[str]]:
     """Returns uint8[H, W, C] for an array, and the names of the rules that changed it.
 
     Args:
-        array: [H, W] or [H, W, C]. Unsigned 8-bit integers are taken as they are; unsigned 16-bit
-            ones are divided by 257; booleans and floats in [0, 1] are multiplied by 255; other
-            numbers must lie in [0, 255] and are rounded. For floats, `conversion.white` says which
-            of the two ranges it is. NaN is a missing pixel.
-        conversion: Conversion with `channels` set; without `size`, the image keeps its own.
+        array: [H, W] or [H, W, C] of C = 1, 3 or 4 (RGB with transparency). uint8 is taken as it
+            is; uint16 is divided by 257; booleans, and floats whose white is 1, are multiplied by
+            255; other numbers must lie in [0, 255] and are rounded. NaN is a missing pixel.
+        conversion: Conversion with `channels` set; without `size`, the image keeps its own. For
+            floats, its `white_value` says whether they lie in [0, 1] or in [0, 255].
 
     Raises:
-        Unreadable: values outside those ranges, missing pixels where those are dropped, a shape
-            that is no image, or another size with `resize` unset.
+        Unreadable: values outside their range, missing pixels if those are to be dropped, a shape
+            that no image has, or another size with `resize` unset.
     """
     rules = []
     array = np.asarray(array)
@@ -122,18 +134,18 @@ def _to_uint8(array, conversion):
     if missing.all():
         raise Unreadable('all pixels are missing')
     low, high = float(np.nanmin(array)), float(np.nanmax(array))
-    white = 255
+    white_value = 255
     if array.dtype == np.uint16:
-        white = 65535
+        white_value = 65535
     elif array.dtype == bool:
-        white = 1
+        white_value = 1
     elif array.dtype.kind == 'f':
-        white = conversion.white or (1 if high <= 1 else 255)
-    if low < 0 or high > white:
+        white_value = conversion.white_value or (1 if high <= 1 else 255)
+    if low < 0 or high > white_value:
         raise Unreadable(
-            f'{array.dtype.name} values from {low:g} to {high:g}; expected 0 to {white}'
+            f'{array.dtype.name} values from {low:g} to {high:g}; expected 0 to {white_value}'
         )
-    scaled = array.astype(np.float64) * (255 / white)
+    scaled = array.astype(np.float64) * (255 / white_value)
     if missing.any():
         scaled[missing] = FILL[conversion.missing_pixels](scaled)
     return np.rint(scaled).astype(np.uint8)
@@ -149,7 +161,7 @@ def _finish(image, conversion):
 
 
 def _opaque(image, mode):
-    """Returns a Pillow image in a mode; what is transparent shows a white page."""
+    """Returns a Pillow image in a mode; transparent pixels show a white background."""
     if 'A' in image.getbands() or 'transparency' in image.info:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
@@ -170,17 +182,18 @@ def _resize(image, conversion):
     return array[..., None] if array.ndim == 2 else array
 
 
-def perceptual_hash(images):
-    """Returns bytes32[n]: a hash that often survives small changes of brightness, noise and size.
+def perceptual_hash(images: np.ndarray) -> np.ndarray:
+    """Returns bytes32[n], a hash that is often the same after small changes of an image.
 
-    The image in grey is averaged down to 16x17 cells; each of the 256 bits says whether a cell is
-    darker than its right neighbour ("dHash"), by a fifth of the cells' standard deviation at least,
-    so that noise decides nothing where the image is flat.
+    Such changes are of brightness, noise and size. The hash is a "difference hash" (dHash): the
+    grey image is averaged to 16x17 cells, and each of the 256 bits says whether a cell is darker
+    than its right neighbour. It must be so by a fifth of the cells' standard deviation, so that
+    noise does not decide in flat areas.
 
     Args:
         images: uint8[n, H, W, C].
     """
-    cells = images.mean(axis=-1, dtype=np.float32)
+    cells: np.ndarray = images.mean(axis=-1, dtype=np.float32)
     for axis, count in ((1, 16), (2, 17)):
         size = cells.shape[axis]
         starts = np.arange(count) * size // count

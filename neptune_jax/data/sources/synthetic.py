@@ -1,24 +1,63 @@
-"""Separable images by seed: for benchmarks and tests of any size."""
+"""Images drawn from a seed, easy to tell apart: for benchmarks and tests of any size."""
+
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
 
-from neptune_jax.data.sources.builder import ImageBuilder
+from neptune_jax.data.sources.builder import VERSION, ImageBuilder, Preparation
+from neptune_jax.data.sources.images import check_image_shape
+from neptune_jax.errors import UserError
 
 
-class Synthetic(ImageBuilder, skip_registration=True):
-    """Each class is a random pattern; an image is its class's pattern under noise."""
+def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
+    """Returns the Preparation of synthetic images; a sixth of them are the test split.
+
+    Args:
+        config: the `data` group: `examples`, `classes`, `image_size`, `channels` and `split_seed`.
+        data_dir: the folder of prepared data.
+
+    Raises:
+        UserError: a shape that no image has, or too few examples for the classes.
+    """
+    check_image_shape(config.image_size, config.channels)
+    examples, classes, seed = config.examples, config.classes, config.split_seed
+    if not 2 <= classes <= examples // 6:
+        raise UserError(
+            f'data.classes={classes} of data.examples={examples}: there must be at least two '
+            'classes, and six examples for each'
+        )
+    shape = (*(tuple(config.image_size) or (32, 32)), config.channels or 3)
+    name = f'{examples}x{"x".join(map(str, shape))}_{classes}_{seed}'
+
+    def create_builder():
+        return Synthetic(
+            name, data_dir=data_dir, examples=examples, classes=classes, shape=shape, seed=seed
+        )
+
+    return Preparation(data_dir / Synthetic.name / name / VERSION, create_builder)
+
+
+class Synthetic(ImageBuilder):
+    """Each class is a random pattern; an image is the pattern of its class with noise added."""
 
     name = 'synthetic'
 
-    def __init__(self, *, data_dir, examples, classes, image_size, channels, seed):
-        self.CLASS_NAMES = tuple(str(number) for number in range(classes))
-        self.IMAGE_SHAPE = (*image_size, channels)
+    def __init__(
+        self,
+        config_name: str,
+        *,
+        data_dir: Path,
+        examples: int,
+        classes: int,
+        shape: tuple[int, int, int],
+        seed: int,
+    ) -> None:
+        self.CLASS_NAMES = tuple(str(label) for label in range(classes))
+        self.IMAGE_SHAPE = shape
         self.examples, self.seed = examples, seed
-        height, width = image_size
-        config = tfds.core.BuilderConfig(
-            name=f'{examples}x{height}x{width}x{channels}_{classes}_{seed}', version=self.VERSION
-        )
+        config = tfds.core.BuilderConfig(name=config_name, version=self.VERSION)
         super().__init__(data_dir=data_dir, config=config)
 
     def _split_generators(self, dl_manager):

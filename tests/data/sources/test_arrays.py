@@ -174,7 +174,8 @@ def test_arrays_that_are_refused(read_arrays, tmp_path, arrays, message):
 def test_files_that_are_none(refused, tmp_path, ending, content):
     path = tmp_path / f'raw.{ending}'
     path.write_bytes(content)
-    fields = {'name': 'arrays', 'path': str(path), 'labels_path': str(path)}
+    fields = {'name': 'arrays', 'path': str(path)}
+    fields |= {'labels_path': str(path)} if ending == 'npy' else {}
     refused('cannot be read|no column', **fields)
 
 
@@ -195,6 +196,23 @@ def test_paths_that_are_none(refused, tmp_path):
         name='arrays',
         path=str(tmp_path / 'images.npy'),
     )
+
+
+@pytest.mark.parametrize(
+    ('ending', 'fields', 'message'),
+    [
+        ('npz', {'labels_path': 'y.npy'}, r"data.labels_path='y.npy' is not used by .* no .npy"),
+        (
+            'csv',
+            {'labels_path': 'y.npy'},
+            r"data.labels_path='y.npy' .*--config.data.labels_path=$",
+        ),
+        ('npz', {'label_column': 'digit'}, r"data.label_column='digit' .* no .csv .*=label$"),
+    ],
+)
+def test_fields_for_other_kinds_of_files(refused, tmp_path, ending, fields, message):
+    (tmp_path / f'raw.{ending}').write_bytes(b'')
+    refused(message, name='arrays', path=str(tmp_path / f'raw.{ending}'), **fields)
 
 
 CSV = 'p0,label,p1,p2,p3\n1,0,2,3,4\n5,1,6,7,8\n9,0,10,11,12\n255,1,14,15,16\n'

@@ -10,7 +10,7 @@ import pytest
 
 from configs import cnn
 from neptune_jax.data import sources
-from neptune_jax.data.sources import cifar
+from neptune_jax.data.sources import archives, cifar
 from neptune_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def read(tmp_path, monkeypatch):
     def read(builder, content, damaged=None):
         (name,) = builder.SHA256
 
-        class Tiny(builder, skip_registration=True):
+        class Tiny(builder):
             SHA256 = {name: hashlib.sha256(content).hexdigest()}
 
         (tmp_path / 'archives').mkdir(exist_ok=True)
@@ -61,11 +61,7 @@ def read(tmp_path, monkeypatch):
         config = cnn.get_config().data
         config.update(name='cifar10', dir=str(tmp_path / 'data'))
         config.archive_dir = str(tmp_path / 'archives')
-        monkeypatch.setitem(
-            sources.SOURCES,
-            'cifar10',
-            lambda config, data_dir: Tiny(data_dir=data_dir, archive_dir=config.archive_dir),
-        )
+        monkeypatch.setitem(sources.SOURCES, 'cifar10', archives.preparation_of(Tiny))
         return sources.open_source(config)
 
     return read

@@ -36,7 +36,7 @@ CONTENTS = dict(
 )
 
 
-class Tiny(idx.IdxBuilder, skip_registration=True):
+class Tiny(idx.IdxBuilder):
     """Twelve images that no place has until a test puts them there."""
 
     CLASS_NAMES = ('a', 'b', 'c')
@@ -60,11 +60,8 @@ def read(tmp_path, monkeypatch):
     """Reads a builder into arrays, as training does; its data folder is the test's own."""
 
     def read(builder, **fields):
-        def create(config, data_dir):
-            return builder(data_dir=data_dir, archive_dir=config.archive_dir)
-
-        monkeypatch.setitem(sources.SOURCES, 'tiny', create)
-        fields = {'name': 'tiny', 'dir': str(tmp_path / 'data'), 'archive_dir': ''} | fields
+        monkeypatch.setitem(sources.SOURCES, 'mnist', places.preparation_of(builder))
+        fields = {'name': 'mnist', 'dir': str(tmp_path / 'data'), 'archive_dir': ''} | fields
         source = sources.open_source(ConfigDict(fields))
         source.images()
         return source
@@ -104,7 +101,7 @@ def test_the_cache_beside_the_prepared_data_is_optional(read, archives, tmp_path
 
 
 def test_the_folder_where_a_package_installs_them(read, archives):
-    class Installed(Tiny, skip_registration=True):
+    class Installed(Tiny):
         FOLDER = str(archives)
 
     assert_is_tiny(read(Installed))
@@ -115,7 +112,7 @@ def test_the_publisher(read, archives, capsys):
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
-        class Published(Tiny, skip_registration=True):
+        class Published(Tiny):
             URL = f'http://127.0.0.1:{server.server_port}/'
 
         assert_is_tiny(read(Published))

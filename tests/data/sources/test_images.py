@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import neptune_jax.data
+import neptune_jax.data.sources
 from neptune_jax.data.sources import images
 from neptune_jax.data.sources.images import Conversion, Unreadable
 
@@ -222,7 +222,7 @@ def test_numbers_become_bytes():
     assert convert(np.int64([[0, 1, 255]])) == ([[0, 1, 255]], ['from_int64'])
     assert convert(np.float32([[0, 0.25, 1]])) == ([[0, 64, 255]], ['from_float32'])
     assert convert(np.float64([[0, 1.6, 255]])) == ([[0, 2, 255]], ['from_float64'])
-    assert convert(np.float64([[0, 1]]), white=255) == ([[0, 1]], ['from_float64'])
+    assert convert(np.float64([[0, 1]]), white_value=255) == ([[0, 1]], ['from_float64'])
 
 
 def test_missing_pixels():
@@ -290,7 +290,10 @@ def test_the_perceptual_hash_survives_brightness_and_noise_where_contrasts_are_c
 
 
 def test_the_perceptual_hash_of_real_images():
-    path = Path(neptune_jax.data.__file__).parent / 'fashion_mnist_mini/train-images-idx3-ubyte.gz'
+    path = (
+        Path(neptune_jax.data.sources.__file__).parent
+        / 'fashion_mnist_mini/train-images-idx3-ubyte.gz'
+    )
     clothes = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)
     clothes = clothes.reshape(-1, 28, 28, 1)
     hashes = images.perceptual_hash(clothes)

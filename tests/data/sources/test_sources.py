@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from configs import cnn
+from neptune_jax import defaults
 from neptune_jax.data import sources
-from neptune_jax.data.sources import images
+from neptune_jax.data.sources import images, raw
+from neptune_jax.data.sources import source as source_module
 from neptune_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -68,7 +70,7 @@ def test_examples_are_read_in_any_order_also_after_pickling(source, indices):
 
 @pytest.mark.parametrize('chunk', [1, 3, 7, 100])
 def test_all_images_are_those_of_the_records(source, monkeypatch, chunk):
-    monkeypatch.setattr(sources, 'CHUNK', chunk * IMAGES[0].nbytes)
+    monkeypatch.setattr(source_module, 'CHUNK', chunk * IMAGES[0].nbytes)
     np.testing.assert_array_equal(source.images(), IMAGES)
     np.testing.assert_array_equal(source.index()['label'], LABELS)
     assert source.index()['digest'].shape == (20,)
@@ -91,10 +93,10 @@ def test_the_index(source):
 
 @pytest.mark.parametrize('name', ['images.npy', 'index.npz'])
 def test_a_cache_that_cannot_be_written(source, name):
-    (source.builder.data_path / name).mkdir()
+    (source.directory / name).mkdir()
     with pytest.raises(UserError, match=r'data.dir=.* cannot be used .*--config.data.dir'):
         source.images() if name == 'images.npy' else source.index()
-    assert not [path for path in source.builder.data_path.iterdir() if path.name.startswith('.')]
+    assert not [path for path in source.directory.iterdir() if path.name.startswith('.')]
 
 
 SYNTHETIC = {'name': 'synthetic', 'examples': 120, 'classes': 5, 'image_size': (9, 7)}
@@ -124,7 +126,7 @@ def test_synthetic_images_are_separable(read, channels):
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        ({'classes': 1}, 'data.classes=1 of data.examples=120: there must be two'),
+        ({'classes': 1}, 'data.classes=1 of data.examples=120: there must be at least two'),
         ({'examples': 29}, 'data.classes=5 of data.examples=29: .* six examples for each'),
         ({'channels': 4}, 'data.channels=4 must be'),
         ({'image_size': (0, 0)}, 'data.image_size'),
@@ -140,10 +142,25 @@ def test_every_source_is_known_by_its_name(read, tmp_path):
     (tmp_path / 'empty').mkdir()
     for name in sources.SOURCES:
         # Those that work need nothing; those that do not say what they need.
+        fields = {'archive_dir': str(tmp_path / 'empty')} if name in sources.ARCHIVES else {}
+        fields |= {'examples': 60} if name == 'synthetic' else {}
         try:
-            read(name=name, archive_dir=str(tmp_path / 'empty'), examples=60)
+            read(name=name, **fields)
         except UserError as error:
             assert 'unknown' not in str(error)
+            assert 'not used' not in str(error)
+
+
+def test_the_table_of_fields_has_the_same_names(read):
+    field = defaults.FIELDS['data.name']
+    assert {*field.choices, 'tfds:NAME'} == {*sources.SOURCES}
+    assert field.or_form == "'tfds:NAME'"
+    for name, names in {
+        'resize': ('', *images.RESIZE),
+        'clean.missing_pixels': images.FILL,
+        'clean.unreadable': raw.UNREADABLE,
+    }.items():
+        assert {*defaults.FIELDS[f'data.{name}'].choices} == {*names}
 
 
 def test_an_unknown_source_is_refused_with_the_list(read):
@@ -157,3 +174,42 @@ def test_a_data_folder_below_home(read, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     read(**SYNTHETIC, dir='~/images').images()
     assert list((tmp_path / 'images/synthetic').rglob('images.npy'))
+
+
+@pytest.mark.parametrize(
+    ('name', 'fields', 'message'),
+    [
+        ('synthetic', {'archive_dir': 'here'}, "data.archive_dir='here' is not used by .*'synthe"),
+        (
+            'arrays',
+            {'archive_dir': 'here'},
+            "data.archive_dir='here' .* --config.data.archive_dir=",
+        ),
+        ('tfds:mnist', {'archive_dir': 'here'}, "not used by data.name='tfds:mnist'; set"),
+        ('cifar10', {'labels_path': 'y.npy'}, "data.labels_path='y.npy' is not used by .*cifar10"),
+        ('image_folder', {'label_column': 'y'}, "data.label_column='y' .* .*label_column=label or"),
+        (
+            'mnist',
+            {'examples': 99},
+            'data.examples=99 is not used by .* --config.data.examples=6000',
+        ),
+        ('mnist', {'classes': 2}, 'data.classes=2 is not used by .* --config.data.classes=10 or'),
+    ],
+)
+def test_what_is_set_for_another_source_is_refused(read, tmp_path, name, fields, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read(name=name, path='images', **fields)
+    assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'data').exists()
+
+
+def test_what_a_config_for_images_of_ones_own_sets_is_named_for_other_sources(read, capsys):
+    fields = {'path': 'images', 'image_size': (9, 9), 'channels': 1, 'resize': 'crop'}
+    read(name='fashion_mnist_mini', **fields)
+    assert (
+        "note     data.name='fashion_mnist_mini' does not use data.path, data.image_size, "
+        'data.channels, data.resize\n'
+    ) in capsys.readouterr().out
+    read(name='fashion_mnist_mini')
+    read(**SYNTHETIC, channels=1)
+    assert 'note' not in capsys.readouterr().out
