@@ -192,14 +192,14 @@ def race(network, batch_size, names, folder, args):
         process.end()
 
 
-def environment(pythons):
+def describe(pythons):
     """Returns hardware and versions."""
     import jax
 
     from configs import cnn
     from neptune_jax.devices import drivers
 
-    found = environment.environment(drivers.create(cnn.get_config().parallel), {})
+    found = environment.collect(drivers.create(cnn.get_config().parallel), {})
     del found['command']  # it has paths of the machine
     for name, interpreter in pythons.items():
         code = f'import {name}; print({name}.__version__)'
@@ -212,21 +212,59 @@ def environment(pythons):
 
 def report(path):
     """Prints the tables of a file of results, as Markdown, and draws it into a PNG beside it."""
+    records, races = read(path)
+    print(ratio_table(records), detailed_table(records), race_table(races), sep='\n\n')
+    _draw(records, path.with_suffix('.png'))
+
+
+def read(path=RESULTS):
+    """Returns the records of a file of results: of `compare`, ordered, and of `race`."""
     records = [json.loads(line) for line in path.read_text().splitlines()]
     races = [record for record in records if record['benchmark'] == 'time to accuracy']
     records = [record for record in records if record['benchmark'] == 'training']
     networks = list(contestants.NETWORKS)
     records.sort(key=lambda record: (networks.index(record['network']), record['batch_size']))
-    _print_ratios(records)
+    return records, races
+
+
+def speedup(records, network, batch_size, contestant):
+    """Returns how many times as fast ours is, the median over rounds; None if it was not run."""
+    rates = {
+        record['contestant']: np.array(record['plain']['images_per_second'])
+        for record in records
+        if (record['network'], record['batch_size']) == (network, batch_size)
+    }
+    return float(np.median(rates[OURS] / rates[contestant])) if contestant in rates else None
+
+
+def ratio_table(records):
+    """Returns how many times as fast ours is as each contestant, by network and batch size."""
+    groups = _groups(records)
+    lines = [
+        f'| against | {" | ".join(f"{network}, {size}" for network, size in groups)} |',
+        f'|---|{"---:|" * len(groups)}',
+    ]
+    for name in contestants.CONTESTANTS:
+        if name != OURS:
+            ratios = [speedup(records, *group, name) for group in groups]
+            cells = ['not run' if ratio is None else f'{ratio:.2f}' for ratio in ratios]
+            lines.append(f'| {name} | {" | ".join(cells)} |')
+    return '\n'.join(lines)
+
+
+def detailed_table(records):
+    """Returns all that was measured at one batch size."""
     columns = 'network contestant images/s against~Flax augmented evaluation first~step memory'
-    print('\n|', ' | '.join(columns.split()).replace('~', ' '), '|')
-    print('|---|---|' + '---:|' * 6)
+    lines = [
+        f'| {" | ".join(columns.split()).replace("~", " ")} |',
+        '|---|---|' + '---:|' * 6,
+    ]
     for record in records:
         if record['batch_size'] != DETAILED:
             continue
         low, middle, high = record['plain']['ratio_to_flax']
         first = record['first_step_seconds']
-        print(
+        lines.append(
             f'| {record["network"]} | {record["contestant"]} '
             f'| {np.median(record["plain"]["images_per_second"]):,.0f} '
             f'| {middle:.2f} ({low:.2f}-{high:.2f}) '
@@ -235,37 +273,18 @@ def report(path):
             f'| {first["cold"]:.1f} s, {first["cached"]:.1f} s '
             f'| {record["peak_memory_mib"]:,} MiB |'
         )
-    print()
-    for record in races:
-        print(
-            f'| {record["network"]} | {record["batch_size"]} | {record["contestant"]} '
-            f'| {record["goal"]:.0%} after {record["steps"]:,} steps '
-            f'| {record["train_seconds"]:.0f} s |'
-        )
-    _draw(records, path.with_suffix('.png'))
+    return '\n'.join(lines)
 
 
-def _print_ratios(records):
-    """Prints how many times as fast ours is as each other contestant, by network and batch size."""
-    rates = {
-        (record['network'], record['batch_size'], record['contestant']): np.array(
-            record['plain']['images_per_second']
+def race_table(races):
+    """Returns the seconds of training until a test accuracy, the fastest contestant first."""
+    lines = ['| contestant | steps | s | accuracy |', '|---|---:|---:|---:|']
+    for record in sorted(races, key=lambda record: record['train_seconds']):
+        lines.append(
+            f'| {record["contestant"]} | {record["steps"]:,} | {record["train_seconds"]:.0f} '
+            f'| {record["test_accuracy"]:.4f} |'
         )
-        for record in records
-    }
-    groups = _groups(records)
-    print('| against |', ' | '.join(f'{network}, {size}' for network, size in groups), '|')
-    print('|---|' + '---:|' * len(groups))
-    for name in contestants.CONTESTANTS:
-        if name == OURS:
-            continue
-        cells = [
-            f'{np.median(rates[*group, OURS] / rates[*group, name]):.2f}'
-            if (*group, name) in rates
-            else 'not run'
-            for group in groups
-        ]
-        print(f'| {name} |', ' | '.join(cells), '|')
+    return '\n'.join(lines)
 
 
 def _groups(records):
@@ -315,7 +334,7 @@ def main():
                 args.train_images, args.test_images = len(data['labels']), len(data['test_labels'])
             for batch_size in sizes:
                 for record in measure(network, batch_size, names, folder, args):
-                    record |= {'parameters': params, 'environment': environment(args.python)}
+                    record |= {'parameters': params, 'environment': describe(args.python)}
                     with args.out.open('a') as file:
                         file.write(json.dumps(record) + '\n')
                     print(record)

@@ -1,0 +1,227 @@
+"""Writes the figures of README.md, docs/ and experiments/ from the files of results.
+
+    python -m experiments.pages            renews the pages
+    python -m experiments.pages --check    names the pages that are out of date; status 1 if any
+
+In a page, `<!-- figures: NAME -->` begins the text that the function NAME of BLOCKS returns, and
+`<!-- end -->` ends it.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+
+from experiments.benchmarks import training, versions
+from experiments.four_networks import run as four_networks
+
+ROOT = Path(__file__).parents[1]
+FIRST_COMMAND = four_networks.RESULTS / 'first_command.json'
+_BLOCK = re.compile(r'(<!-- figures: (.+?) -->\n).*?(?=<!-- end -->)', re.DOTALL)
+
+
+def write():
+    """Renews the pages."""
+    for path, text in _updated():
+        path.write_text(text)
+        print(f'renewed {path.relative_to(ROOT)}')
+
+
+def _updated():
+    """Yields each page that is out of date, with its new text."""
+    for path in (ROOT / 'README.md', *ROOT.glob('docs/*.md'), *ROOT.glob('experiments/*/*.md')):
+        text = path.read_text()
+        new = _BLOCK.sub(lambda match: f'{match[1]}{BLOCKS[match[2]]()}\n', text)
+        if new != text:
+            yield path, new
+
+
+def _read(name):
+    """Returns the records of a file of JSON lines in the repository."""
+    return [json.loads(line) for line in (ROOT / name).read_text().splitlines()]
+
+
+def _paragraph(text):
+    return textwrap.fill(' '.join(text.split()), 100, break_on_hyphens=False)
+
+
+# ----------------------------------------------------------------------------------- four networks
+def transcript():
+    """Returns an excerpt of what the first command printed."""
+    lines = json.loads(FIRST_COMMAND.read_text())['transcript']
+
+    def numbers(prefix):
+        return [i for i, line in enumerate(lines) if line.strip().startswith(prefix)]
+
+    (length,), (compiled,), (test,) = map(numbers, ('length', 'compiled', 'test, best'))
+    rows, epochs, (best, trained) = numbers('step'), numbers('epoch'), numbers(('best ', 'trained'))
+    best_epoch = [i for i in epochs if lines[i].endswith('best so far')][-1]
+    first = numbers('run')[0] - 1  # the line before says where the data come from
+    shown = {*range(first, length + 1), compiled, rows[0], epochs[0], best_epoch, epochs[-1]}
+    shown |= {*range(test, test + 6), best, trained}
+    excerpt, previous = ['```'], first - 1
+    for number in sorted(shown):
+        excerpt += ['...'] * (number > previous + 1) + [lines[number]]
+        previous = number
+    return '\n'.join([*excerpt, '```'])
+
+
+def networks():
+    """Returns the test accuracies and speeds of the four networks."""
+    accuracy, speed = (four_networks.RESULTS / f'{name}.jsonl' for name in ('accuracy', 'speed'))
+    return four_networks.table(four_networks.read(accuracy), four_networks.read(speed))
+
+
+def number_types():
+    """Returns the test accuracies of `cnn3` in float32 and in bfloat16."""
+    lines = ['| type | test accuracy, mean and sample deviation |', '|---|---:|']
+    for name in ('float32', 'bfloat16'):
+        tests = [
+            record['test']['accuracy']
+            for record in four_networks.read(four_networks.RESULTS / f'{name}.jsonl')
+        ]
+        lines.append(f'| {name} | {statistics.mean(tests):.4f} ± {statistics.stdev(tests):.4f} |')
+    return '\n'.join(lines)
+
+
+# ---------------------------------------------------------------------------------------- training
+def libraries():
+    """Returns images per second of a training step of `cnn3` in float32, in each library."""
+    names = {
+        'flax': 'plain Flax',
+        'keras': 'Keras 3 on JAX',
+        'torch': 'PyTorch, eager',
+        'torch channels last': 'PyTorch, eager, channels last',
+        'torch compile': 'PyTorch, `torch.compile`',
+    }
+    records, _ = training.read()
+    rates = {
+        record['contestant']: np.median(record['plain']['images_per_second'])
+        for record in records
+        if (record['network'], record['batch_size']) == ('cnn3', 128)
+    }
+    lines = [
+        '| | images/s, median | how many times as fast neptune_jax is |',
+        '|---|---:|---:|',
+        f'| neptune_jax | {rates[training.OURS]:,.0f} | |',
+    ]
+    for key, name in names.items():
+        speedup = training.speedup(records, 'cnn3', 128, key)
+        lines.append(f'| {name} | {rates[key]:,.0f} | {speedup:.2f} |')
+    return '\n'.join(lines)
+
+
+def other_sizes():
+    """Returns a paragraph about other batch sizes, other networks and the time to an accuracy."""
+    records, races = training.read()
+
+    def times(network, batch_size, contestant):
+        return f'{training.speedup(records, network, batch_size, contestant):.2f}'
+
+    seconds = {record['contestant']: f'{record["train_seconds"]:.0f} s' for record in races}
+    (goal,) = {f'{record["goal"]:.0%}' for record in races}
+    return _paragraph(f"""
+        At batch 512, `cnn3` trains {times('cnn3', 512, 'flax')} times as fast as in plain Flax and
+        {times('cnn3', 512, 'torch channels last')} times as fast as in PyTorch with the channels
+        last; at batch 32, {times('cnn3', 32, 'flax')} and
+        {times('cnn3', 32, 'torch channels last')} times. At batch 128, `simple_net` trains
+        {times('simple_net', 128, 'flax')} times as fast as in plain Flax and
+        {times('simple_net', 128, 'torch')} times as fast as in eager PyTorch; ResNet-20
+        {times('resnet20', 128, 'flax')} and {times('resnet20', 128, 'torch')} times. Until
+        {goal} of the test images are right, `cnn3` trains for {seconds['ours']} here,
+        {seconds['flax']} in plain Flax and {seconds['torch']} in eager PyTorch.""")
+
+
+def libraries_in_short():
+    """Returns the speeds of a training step of `cnn3` in a sentence."""
+    records, _ = training.read()
+    flax, keras, torch, channels_last = (
+        f'{training.speedup(records, "cnn3", 128, name):.2f}'
+        for name in ('flax', 'keras', 'torch', 'torch channels last')
+    )
+    return _paragraph(f"""
+        On two CPU cores a training step of `cnn3` (batch 128, float32) is {flax} times as fast as
+        in plain Flax, {keras} times as in Keras 3 on JAX, {torch} times as in eager PyTorch, and
+        {channels_last} times as in PyTorch with the channels last ([speed](docs/speed.md)).""")
+
+
+def bfloat16():
+    """Returns a sentence about the speed of bfloat16 on a processor without AMX."""
+    records, _ = training.read()
+    rates = [
+        f'{training.speedup(records, name, 128, "ours bfloat16"):.2f} times (`{name}`)'
+        for name in ('cnn3', 'simple_net', 'resnet20')
+    ]
+    return _paragraph(f"""
+        Measured without AMX, at batch 128: float32 trains {rates[0]}, {rates[1]} and {rates[2]} as
+        fast as bfloat16.""")
+
+
+# ------------------------------------------------------------------------------------------ others
+def start():
+    """Returns the seconds from the start of the command to the first training step."""
+    lines = ['| config | cold | warm |', '|---|---:|---:|']
+    for record in _read('experiments/benchmarks/results/startup.jsonl'):
+        warm = record['warm_seconds']
+        lines.append(
+            f'| `{record["config"]}` | {record["cold_seconds"]:.1f} s '
+            f'| {record["warm_median"]:.1f} s ({min(warm):.1f}-{max(warm):.1f}) |'
+        )
+    return '\n'.join(lines)
+
+
+def checkpoints():
+    """Returns a sentence about what checkpoints cost."""
+    (record,) = _read('experiments/benchmarks/results/checkpoints.jsonl')
+    return _paragraph(f"""
+        One a minute costs a training of `cnn` {record['share_of_a_minute']:.2%} of its throughput
+        ([benchmarks](../experiments/benchmarks/README.md#checkpoints)).""")
+
+
+def kills():
+    """Returns a paragraph about the trainings that were killed and started again."""
+    record = [each for each in _read('tests/stress/results.jsonl') if 'kills' in each][-1]
+    return _paragraph(f"""
+        Of {record['runs']} runs with **{record['kills']} kills** ({record['SIGKILL']} by SIGKILL,
+        {record['SIGTERM']} by SIGTERM), {record['runs_that_differ']} ended differently,
+        {record['rows_lost']} rows were lost, {record['rows_twice']} were written twice, and
+        {record['needed_a_hand']} runs needed a hand ([results](../tests/stress/results.jsonl):
+        {record['cpu_count']} CPU cores, Python {record['python']}, JAX {record['jax']}, seed
+        {record['seed']}).""")
+
+
+BLOCKS = {
+    'transcript': transcript,
+    'networks': networks,
+    'float32 and bfloat16': number_types,
+    'libraries': libraries,
+    'libraries in short': libraries_in_short,
+    'other sizes': other_sizes,
+    'speed of bfloat16': bfloat16,
+    'ratios': lambda: training.ratio_table(training.read()[0]),
+    'training in detail': lambda: training.detailed_table(training.read()[0]),
+    'time to accuracy': lambda: training.race_table(training.read()[1]),
+    'versions of Python': versions.report,
+    'start': start,
+    'checkpoints': checkpoints,
+    'kills': kills,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--check', action='store_true', help='change nothing')
+    args = parser.parse_args()
+    if not args.check:
+        write()
+    elif outdated := [str(path.relative_to(ROOT)) for path, _ in _updated()]:
+        sys.exit(f'out of date: {", ".join(outdated)}; run python -m experiments.pages')
+
+
+if __name__ == '__main__':
+    main()
