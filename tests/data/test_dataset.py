@@ -1,9 +1,10 @@
 import hashlib
+import json
 
 import numpy as np
 import pytest
 
-from neptune_jax.data import dataset
+from neptune_jax.data import batches, dataset
 from neptune_jax.errors import UserError
 
 
@@ -47,6 +48,33 @@ def test_the_description_tells_data_apart(config):
     assert other['sizes'] == first['sizes']
     assert other['sha256']['val'] != first['sha256']['val']
     assert other['sha256']['test'] == first['sha256']['test']
+
+
+@pytest.mark.parametrize('empty', [('test',), ('val',), ('test', 'val')])
+def test_splits_may_be_empty(config, empty, tmp_path):
+    arrays = {'images': np.arange(30 * 16).reshape(30, 4, 4) % 251, 'labels': np.arange(30) % 3}
+    np.savez(tmp_path / 'raw.npz', **arrays)
+    config.data.update({'name': 'arrays', 'path': str(tmp_path / 'raw.npz')})
+    config.data.update({f'{split}_fraction': 0.0 for split in empty})
+    data = dataset.load(config.data)
+    sizes = {'train': 24, 'val': 3, 'test': 3}
+    for split in empty:
+        sizes['train'] += sizes[split]
+        sizes[split] = 0
+        assert data.read_images(data.splits[split]).shape == (0, 4, 4, 1)
+        assert len(batches.EvalOrder(data.splits[split], 5)) == 0
+        assert data.fingerprint[split] == hashlib.sha256().hexdigest()
+    assert data.sizes == sizes
+    assert data.report['after'] == {'train': 30}
+    assert json.loads(json.dumps(data.describe())) == data.describe()
+
+
+def test_a_fold_without_folds_is_refused(config):
+    config.data.fold = 2
+    with pytest.raises(UserError, match=r'^data.fold=2 is not used without data.folds'):
+        dataset.load(config.data)
+    config.data.folds = 3
+    assert dataset.load(config.data).sizes['val'] == 833
 
 
 def test_unknown_data_sets_are_refused(config):

@@ -5,7 +5,6 @@ Prepared means: uint8 images of one size and their labels, in tfds's array_recor
 
 import contextlib
 import fcntl
-import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -69,6 +68,9 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
             metadata=tfds.core.MetadataDict(),
         )
 
+    def close(self) -> None:
+        """Drops what takes memory. tfds keeps every builder as long as the process lives."""
+
     def say(self, message: str) -> None:
         """Prints one line about the preparation."""
         terminal.line(f'{self.name}: {message}')
@@ -85,13 +87,10 @@ def prepare(preparation: Preparation, data_dir: Path) -> None:
             return
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
-        builder = preparation.create_builder()  # may refuse the images, before anything is written
-        with _locked(data_dir):
+        # The builder may refuse the images, before anything is written.
+        with contextlib.closing(preparation.create_builder()) as builder, _locked(data_dir):
             if not preparation.is_done():  # another process may have done it while this one waited
                 builder.download_and_prepare()
-        # tfds's builders are in reference cycles. Raw images must not stay in memory with them.
-        del builder
-        gc.collect()
 
 
 @contextlib.contextmanager

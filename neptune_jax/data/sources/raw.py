@@ -126,9 +126,13 @@ class RawBuilder(ImageBuilder):
         assert raw.conversion.size is not None  # `resolve` has set it
         height, width = raw.conversion.size
         self.IMAGE_SHAPE = (height, width, raw.conversion.channels)
-        self.raw = raw
+        self.raw: RawImages | None = raw
         config = tfds.core.BuilderConfig(name=config_name, version=self.VERSION)
         super().__init__(data_dir=data_dir, config=config)
+
+    def close(self) -> None:
+        """Drops the raw images."""
+        self.raw = None
 
     def _split_generators(self, dl_manager):
         raw, report = self.raw, {}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import os
 import time
 from pathlib import Path
 
@@ -134,6 +135,19 @@ def test_prepared_anew_it_is_read_anew(read, prepare):
     folder.rmdir()
     prepare(TENSOR, {'train': PAIRS[::-1]})
     np.testing.assert_array_equal(read().images(), COLOUR[::-1])
+
+
+def test_its_records_are_not_read_again(read, prepare):
+    folder = prepare(TENSOR, {'train': PAIRS[:6], 'validation': PAIRS[6:]})
+    first = read()
+    for path in folder.glob('*array_record*'):
+        status = path.stat()
+        path.write_bytes(bytes(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    again = read()
+    assert again.full_name == first.full_name
+    np.testing.assert_array_equal(again.images(), COLOUR)
+    assert again.name(7) == 'validation[1]'
 
 
 def test_a_data_set_of_the_catalogue_prepared_elsewhere(read, tmp_path):

@@ -177,6 +177,26 @@ def test_a_folder_without_the_archives_is_refused(read, archives):
         read(Tiny, archive_dir=str(archives))
 
 
+def test_archive_dir_is_checked_although_the_data_are_prepared(read, archives, tmp_path):
+    read(Tiny, archive_dir=str(archives))
+    assert_is_tiny(read(Tiny, archive_dir=str(archives)))
+    with pytest.raises(UserError, match=r"^data.archive_dir='nowhere' is no folder$"):
+        read(Tiny, archive_dir='nowhere')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(
+        UserError, match=r'^data.archive_dir=.* holds no train-images-idx3-ubyte.gz'
+    ):
+        read(Tiny, archive_dir=str(tmp_path / 'empty'))
+    path = archives / 't10k-images-idx3-ubyte.gz'
+    content = path.read_bytes()
+    path.write_bytes(flip_a_byte(content))
+    with pytest.raises(UserError, match=r't10k-images-idx3-ubyte.gz is damaged: '):
+        read(Tiny, archive_dir=str(archives))
+    path.write_bytes(gzip.compress(gzip.decompress(content), 1))  # other bytes, the same contents
+    assert_is_tiny(read(Tiny, archive_dir=str(archives)))
+    assert_is_tiny(read(Tiny))
+
+
 def test_a_data_folder_that_cannot_be_written_is_refused(read, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match=r'data.dir=.* cannot be used .*--config.data.dir'):
