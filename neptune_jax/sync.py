@@ -1,13 +1,13 @@
-"""Sends runs to a tracker: Neptune, TensorBoard or MLflow.
+"""Sends runs to a tracker: Neptune, TensorBoard, MLflow, or one of your own.
 
-    python -m neptune_jax.sync runs/cnn runs/net             to Neptune, now
-    python -m neptune_jax.sync runs/cnn --follow             while it is written
-    python -m neptune_jax.sync runs/cnn --to=tensorboard     or mlflow
+    python -m neptune_jax.sync runs/cnn runs/net             to Neptune
+    python -m neptune_jax.sync runs/cnn --follow             while it trains
+    python -m neptune_jax.sync runs/cnn --to=tensorboard     to TensorBoard
     python -m neptune_jax.sync --import_offline=.neptune/ --out=runs/
 
-Sent again, a run gets what is new; so this command may be killed at any time and repeated. Nothing
-is deleted. --import_offline makes run directories of what the Neptune client has left on the disk
-in its modes `offline` and `async`.
+A run that was sent before gets what is new, so this command may be killed at any time and repeated.
+Nothing is deleted. --import_offline makes run directories of the files that the Neptune client has
+left on the disk in its modes `offline` and `async`.
 """
 
 import os
@@ -18,33 +18,30 @@ from collections.abc import Sequence
 from absl import flags
 
 from neptune_jax import cli
-from neptune_jax.errors import UserError
-from neptune_jax.tracking import sinks
+from neptune_jax.errors import UserError, choose_or_import
+from neptune_jax.tracking import replay, sinks
+from neptune_jax.tracking.offline import importing
 
-TO = flags.DEFINE_enum('to', 'neptune', list(sinks.SINKS), 'The tracker.')
-FOLLOW = flags.DEFINE_bool('follow', False, 'Go on until the run is over.')
+TO = flags.DEFINE_string(
+    'to', 'neptune', f"The tracker: {', '.join(sinks.SINKS)}, or 'package.module:open_sink'."
+)
+FOLLOW = flags.DEFINE_bool('follow', False, 'Continue until the run ends.')
 IMPORT_OFFLINE = flags.DEFINE_string('import_offline', None, 'A .neptune folder, or a queue in it.')
 OUT = flags.DEFINE_string('out', 'runs', 'The folder for imported runs.')
 
 
-def main(args: list[str]) -> None:
+def main(workdirs: list[str]) -> None:
+    """Sends run directories, or imports them; exits with status 2 if something was not sent."""
     if IMPORT_OFFLINE.value:
-        _import(IMPORT_OFFLINE.value, OUT.value)
+        for workdir in importing.import_offline(IMPORT_OFFLINE.value, OUT.value):
+            print(f'imported {workdir}; to send it: {replay.command(workdir)}')
         return
-    if not args:
+    if not workdirs:
         raise UserError('no run directory given; try: python -m neptune_jax.sync runs/cnn')
-    if FOLLOW.value and len(args) > 1:
-        sys.exit(_follow_each(args, TO.value))
-    from neptune_jax.tracking import replay
-
-    sys.exit(replay.send(args, TO.value, FOLLOW.value))
-
-
-def _import(source: str, out: str) -> None:
-    from neptune_jax.tracking import offline, replay
-
-    for workdir in offline.import_offline(source, out):
-        print(f'imported {workdir}; to send it: {replay.command(workdir)}')
+    choose_or_import(sinks.SINKS, TO.value, '--to')  # refuses an unknown tracker
+    if FOLLOW.value and len(workdirs) > 1:
+        sys.exit(_follow_each(workdirs, TO.value))
+    sys.exit(replay.send(workdirs, TO.value, FOLLOW.value))
 
 
 def _follow_each(workdirs: Sequence[str], to: str) -> int:
@@ -59,7 +56,8 @@ if __name__ == '__main__':
     try:
         cli.run(main, positional='RUN_DIR...')
     except SystemExit as end:
-        # An orderly exit would wait for the client's threads, for minutes if the server is gone.
+        # A normal exit waits for the threads of a tracker's client, for minutes if the server is
+        # gone.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(end.code or 0)
+        os._exit(int(end.code or 0))

@@ -1,12 +1,14 @@
-"""A server for tests: speaks what the client `neptune` 1.14 needs, and records what it gets.
+"""A Neptune server for tests: as much of the protocol as the client `neptune` 1.14 needs.
 
-with server.serve() as tracker:
-    ...  # start a process with NEPTUNE_API_TOKEN=tracker.token, OAUTHLIB_INSECURE_TRANSPORT=1
-    tracker.runs['my run'].series['train/loss']  # [(step, milliseconds, value), ...]
+    with neptune_server.serve() as tracker:
+        ...  # start a process with NEPTUNE_API_TOKEN=tracker.token
+        tracker.runs['my run'].series['train/loss']  # [(step, milliseconds, value), ...]
 
-python tests/tracking/server.py --port 0 --record FILE   the same as a process
-It prints its token, keeps the runs in FILE, and goes on with those it finds there. `start` starts
-one, to be frozen or killed.
+`start` starts the same server as a process, to be frozen or killed:
+
+    python -m neptune_jax.testing.neptune_server --record=FILE
+
+It prints its token, keeps the runs in FILE, and continues with the runs that it finds there.
 """
 
 import argparse
@@ -25,12 +27,14 @@ import threading
 import traceback
 import urllib.parse
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-# Smaller than the real server's 5 MiB, so that a test's large file is a small one.
+# Files larger than this are uploaded in parts. The real server has 5 MiB.
 PART_SIZE = 2**20
 
-# The parameters of each operation by place, which must all be declared.
+# The parameters of each operation and where they are. The client needs a declaration of each.
 _FILE = 'query:experimentIdentifier query:attribute'
 _OPERATIONS = {
     'getClientConfig': 'header:X-Neptune-Api-Token query:alpha',
@@ -57,30 +61,37 @@ _KINDS = {
 
 @dataclasses.dataclass
 class Run:
-    """What a run was sent, by path.
+    """What a run has received, by path.
 
-    kinds:       the server's name of the type ('float', 'stringSet', 'floatSeries', 'file', ...),
-                 which a path keeps.
-    attributes:  values; a set as a sorted list, a datetime as ISO 8601 in UTC.
-    series:      lists of (step, milliseconds, value).
-    files:       bytes.
-    extensions:  of the files, without the dot.
-    rejected:    how many points, or values of the wrong type.
+    Attributes:
+        id: drawn by the server.
+        kinds: the server's name of the type ('float', 'stringSet', 'floatSeries', 'file', ...). The
+            type of a path never changes.
+        attributes: values; a set is a sorted list, a datetime is text (ISO 8601, UTC).
+        series: lists of (step, milliseconds, value).
+        files: their content.
+        extensions: of the files, without the dot.
+        rejected: how many points, or values of the wrong type, were rejected.
     """
 
     id: str
-    kinds: dict = dataclasses.field(default_factory=dict)
-    attributes: dict = dataclasses.field(default_factory=dict)
-    series: dict = dataclasses.field(default_factory=dict)
-    files: dict = dataclasses.field(default_factory=dict)
-    extensions: dict = dataclasses.field(default_factory=dict)
-    rejected: dict = dataclasses.field(default_factory=collections.Counter)
+    kinds: dict[str, str] = dataclasses.field(default_factory=dict)
+    attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    series: dict[str, list[tuple]] = dataclasses.field(default_factory=dict)
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    extensions: dict[str, str] = dataclasses.field(default_factory=dict)
+    rejected: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
-    def apply(self, operation, reject):
-        """Applies an operation as the client sends it; returns what is wrong with it, a list."""
+    def apply(self, operation: dict[str, Any], reject: bool) -> list[str]:
+        """Applies an operation that the client has sent; returns error messages.
+
+        Args:
+            operation: {'path': ..., verb: {...}}.
+            reject: whether to reject all points.
+        """
         path = operation.pop('path')
         ((verb, content),) = operation.items()
-        if verb == 'configFloatSeries':  # the ends of an axis
+        if verb == 'configFloatSeries':  # the limits of an axis
             return []
         kind = self.kinds.setdefault(path, _KINDS[verb])
         if kind != _KINDS[verb]:
@@ -108,7 +119,7 @@ class Run:
             step = last + 1 if entry['step'] is None else entry['step']
             if reject or (points and step <= last):
                 self.rejected[path] += 1
-                # The real server's words: users filter them out of the client's output.
+                # The wording of the real server, which the sink looks for.
                 errors.append(
                     'X-coordinates (step) must be strictly increasing for series attribute: '
                     f'{path}. Invalid point: {float(step)}'
@@ -118,13 +129,18 @@ class Run:
         return errors
 
 
-def read_record(path):
-    """Returns the runs in a server's record, a dict from custom id to Run."""
-    runs = {custom_id: Run(**run) for custom_id, run in json.loads(Path(path).read_text()).items()}
-    for run in runs.values():
-        run.series = {path: [tuple(p) for p in points] for path, points in run.series.items()}
-        run.files = {path: base64.b64decode(file['base64']) for path, file in run.files.items()}
-        run.rejected = collections.Counter(run.rejected)
+def read_record(path: str | Path) -> dict[str, Run]:
+    """Returns the runs in the file of a server, by custom id."""
+    runs = {}
+    for custom_id, fields in json.loads(Path(path).read_text()).items():
+        fields['series'] = {
+            key: [tuple(point) for point in points] for key, points in fields['series'].items()
+        }
+        fields['files'] = {
+            key: base64.b64decode(file['base64']) for key, file in fields['files'].items()
+        }
+        fields['rejected'] = collections.Counter(fields['rejected'])
+        runs[custom_id] = Run(**fields)
     return runs
 
 
@@ -148,51 +164,58 @@ _Request = collections.namedtuple('_Request', 'query headers body')
 
 
 class Tracker:
-    """What a server knows. `serve` starts one.
+    """The state of a server. `serve` starts one.
 
-    token:     for NEPTUNE_API_TOKEN.
-    address:   'http://127.0.0.1:port'.
-    runs:      Run by custom id; a known one gives the same run again.
-    requests:  how often each operation was asked for; 'swagger.json', 'token', 'websocket' too.
+    Attributes:
+        token: for NEPTUNE_API_TOKEN.
+        address: 'http://127.0.0.1:PORT'.
+        runs: by custom id. A client that gives a known custom id continues that run.
+        requests: the number of requests for each operation, 'swagger.json', 'token', 'websocket'.
     """
 
-    def __init__(self, address, record):
+    def __init__(self, address: str, record: str | Path | None) -> None:
         self.address = address
         token = {'api_address': address, 'api_url': address, 'api_key': 'a key'}
         self.token = base64.b64encode(json.dumps(token).encode()).decode()
-        # Tells nothing of the time, so that it outlives a server that is killed.
+        # It never changes, so that it is valid for a server that replaces one that was killed.
         self.access_token = _jwt(azp='tests', iss=f'{address}/auth', exp=4_000_000_000)
         self.record = Path(record) if record else None
-        self.runs = read_record(record) if record and self.record.is_file() else {}
-        self.requests = collections.Counter()
-        self.uploads = {}
-        self.faults = {}
+        self.runs = read_record(self.record) if self.record and self.record.is_file() else {}
+        self.requests: collections.Counter[str] = collections.Counter()
+        self.uploads: dict[str, tuple] = {}  # unfinished ones
+        self.faults: dict[str, str | int | None] = {}
         self.changed = threading.Condition()
 
-    def set_faults(self, **faults):
-        """Replaces the faults: one by operation's name, or one for `everything`.
+    def set_faults(self, **faults: str | int | None) -> None:
+        """Replaces all faults.
 
-        'silence'  accepts and does not answer; when the fault ends, so does the connection
-        'html'     a page, with status 200
-        'redirect' to such a page
-        'reject'   rejects all points (executeOperations)
-        an int     that status
-        None       no fault, where there is one for everything
+        Args:
+            **faults: by the name of an operation, or for `everything`.
+                'silence': no answer; the connection is closed when the fault ends.
+                'html': a page, with status 200.
+                'redirect': a redirect to a page.
+                'reject': all points are rejected (only for executeOperations).
+                a number: this status.
+                None: no fault, although there is one for everything.
         """
         with self.changed:
             self.faults = faults
             self.changed.notify_all()
 
-    def fault(self, name):
+    def fault(self, name: str) -> str | int | None:
+        """Returns the fault of an operation, or None."""
         return self.faults.get(name, self.faults.get('everything'))
 
-    def wait_for(self, predicate, timeout):
-        """Waits until `predicate()` holds, asked after each request; returns whether it does."""
+    def wait_for(self, predicate: Callable[[], bool], timeout: float) -> bool:
+        """Waits until `predicate()` is true, for `timeout` seconds at most; returns its value.
+
+        It is called after each request.
+        """
         with self.changed:
             return self.changed.wait_for(predicate, timeout)
 
-    def arrive(self, name):
-        """Counts a request; returns its fault, a silence when it has ended."""
+    def arrive(self, name: str) -> str | int | None:
+        """Counts a request and returns its fault. A silence lasts until the faults are replaced."""
         with self.changed:
             self.requests[name] += 1
             self.changed.notify_all()
@@ -201,8 +224,8 @@ class Tracker:
                 self.changed.wait_for(lambda: self.fault(name) != 'silence')
             return fault
 
-    def answer(self, name, request):
-        """Does what an operation asks; returns the answer, in JSON's types."""
+    def answer(self, name: str, request: _Request) -> Any:
+        """Executes an operation and returns the answer, which is written as JSON."""
         with self.changed:
             answer = getattr(self, name)(request)
             if self.record and name in ('createExperiment', 'executeOperations', 'fileAtomUpload'):
@@ -214,7 +237,7 @@ class Tracker:
         wanted = request.query.get('experimentId') or request.query['experimentIdentifier']
         return next(run for run in self.runs.values() if run.id == wanted)
 
-    def getClientConfig(self, request):
+    def getClientConfig(self, request: _Request) -> dict[str, Any]:
         parts = {'minChunkSize': PART_SIZE, 'maxChunkSize': 2**30, 'maxChunkCount': 1000}
         return {
             'apiUrl': self.address,
@@ -224,15 +247,15 @@ class Tracker:
             'multiPartUpload': parts | {'enabled': True, 'maxSinglePartSize': PART_SIZE},
         }
 
-    def exchangeApiToken(self, request):
+    def exchangeApiToken(self, request: _Request) -> dict[str, Any]:
         return {'accessToken': self.access_token, 'refreshToken': self.access_token}
 
-    def getProject(self, request):
+    def getProject(self, request: _Request) -> dict[str, Any]:
         workspace, name = request.query['projectIdentifier'].split('/')
         project = {'name': name, 'organizationName': workspace, 'projectKey': 'KEY', 'version': 2}
         return project | {'id': f'{workspace}.{name}'}
 
-    def createExperiment(self, request):
+    def createExperiment(self, request: _Request) -> dict[str, Any]:
         wanted = json.loads(request.body)
         workspace, name = wanted['projectIdentifier'].split('.')
         new = Run(str(uuid.uuid4()))
@@ -241,53 +264,55 @@ class Tracker:
         place = {'organizationName': workspace, 'projectName': name}
         return place | {'id': run.id, 'shortId': f'KEY-{number}', 'type': 'run', 'trashed': False}
 
-    def getExperimentAttributes(self, request):
+    def getExperimentAttributes(self, request: _Request) -> dict[str, Any]:
         kinds = self._run(request).kinds
         return {'attributes': [{'name': path, 'type': kind} for path, kind in kinds.items()]}
 
-    def getFloatSeriesAttribute(self, request):
+    def getFloatSeriesAttribute(self, request: _Request) -> dict[str, Any]:
         step, _, value = self._run(request).series[request.query['attribute']][-1]
         return {'attributeName': request.query['attribute'], 'lastStep': step, 'last': value}
 
-    def ping(self, request):
+    def ping(self, request: _Request) -> dict[str, Any]:
         return {}
 
-    def executeOperations(self, request):
+    def executeOperations(self, request: _Request) -> list[dict[str, str]]:
         run, reject = self._run(request), self.fault('executeOperations') == 'reject'
         errors = [error for each in json.loads(request.body) for error in run.apply(each, reject)]
         return [{'errorDescription': error} for error in errors]
 
-    def fileAtomUpload(self, request):
+    def fileAtomUpload(self, request: _Request) -> dict[str, Any]:
         run, path = self._run(request), request.query['attribute']
         run.kinds[path] = 'file'
         run.extensions[path] = request.query['ext']
         run.files[path] = request.body
         return {'errors': []}
 
-    def fileAtomMultipartUploadStart(self, request):
+    def fileAtomMultipartUploadStart(self, request: _Request) -> dict[str, Any]:
         upload = str(uuid.uuid4())
         self.uploads[upload] = request, bytearray(int(request.query['totalLength']))
         return {'uploadId': upload, 'errors': []}
 
-    def fileAtomMultipartUploadPart(self, request):
+    def fileAtomMultipartUploadPart(self, request: _Request) -> dict[str, Any]:
         start, end = request.headers['X-Range'].removeprefix('bytes=').split('/')[0].split('-')
         _, content = self.uploads[request.query['uploadId']]
         content[int(start) : int(end) + 1] = request.body
         return {'errors': []}
 
-    def fileAtomMultipartUploadFinish(self, request):
+    def fileAtomMultipartUploadFinish(self, request: _Request) -> dict[str, Any]:
         start, content = self.uploads.pop(request.query['uploadId'])
         return self.answer('fileAtomUpload', start._replace(body=bytes(content)))
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Listens on loopback. Closing it ends its connections and waits for their threads."""
+    """Listens on the loopback address. Closing it closes all connections and joins all threads."""
 
     daemon_threads = False
     request_queue_size = 128
 
-    def __init__(self, port):
-        self.connections = set()
+    tracker: Tracker
+
+    def __init__(self, port: int) -> None:
+        self.connections: set[socket.socket] = set()
         super().__init__(('127.0.0.1', port), _Handler)
 
     def process_request(self, request, client_address):
@@ -299,7 +324,7 @@ class _Server(http.server.ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request, client_address):
-        if not isinstance(sys.exception(), ConnectionError):  # a client that went away is no error
+        if not isinstance(sys.exception(), ConnectionError):  # the client has gone
             super().handle_error(request, client_address)
 
     def server_close(self):
@@ -311,7 +336,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
-    wbufsize = -1  # an answer in one packet: of two, the second can wait 40 ms for an ACK
+    wbufsize = -1  # buffered: a second packet could wait 40 ms for the first one's ACK
 
     def log_message(self, *args):
         pass
@@ -350,7 +375,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.send(200, json.dumps(tracker.answer(name, request)))
             except LookupError:
                 self.send(404, '{}')
-            except Exception:  # the client prints the text and does not ask again
+            except Exception:  # the client prints the text and gives up
                 self.send(400, traceback.format_exc(), 'text/plain')
 
     do_POST = do_GET
@@ -365,7 +390,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def websocket(self):
-        """Accepts a websocket and sends nothing; the only frame of the client is its close."""
+        """Accepts a websocket. The server sends nothing, the client sends one frame: the close."""
         key = self.headers['Sec-WebSocket-Key'] + '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
         accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
         self.send_response(101)
@@ -375,13 +400,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.flush()
         if self.rfile.read(2):
-            self.wfile.write(b'\x88\x02\x03\xe8')  # closed, normally (1000)
+            self.wfile.write(b'\x88\x02\x03\xe8')  # a close with status 1000 (normal)
         self.close_connection = True
 
 
 def _swagger():
-    """Describes all operations. The client learns their methods and paths from it."""
-    # One model for all answers: the client needs fields that hold objects to be declared.
+    """Returns the description from which the client learns the paths of all operations."""
+    # One model describes all answers. The client needs declarations of fields with objects only.
     some = {'type': 'array', 'items': {'$ref': '#/definitions/Answer'}}
     fields = {'multiPartUpload': some['items'], 'attributes': some, 'errors': some}
     paths = {}
@@ -404,18 +429,20 @@ def _swagger():
 
 
 def _jwt(**claims):
-    """A JSON web token. The client reads the claims and leaves the signature alone."""
+    """Returns a JSON web token. The client reads the claims and ignores the signature."""
     parts = (json.dumps({'alg': 'HS256'}), json.dumps(claims), 'signature')
     return '.'.join(base64.urlsafe_b64encode(part.encode()).decode().strip('=') for part in parts)
 
 
 @contextlib.contextmanager
-def serve(port=0, record=None, **faults):
-    """Yields a Tracker that answers on loopback.
+def serve(
+    port: int = 0, record: str | Path | None = None, **faults: str | int | None
+) -> Iterator[Tracker]:
+    """Yields the Tracker of a server on the loopback address.
 
     Args:
-        port: 0 takes a free one.
-        record: a file that holds the runs, replaced atomically before a request is answered.
+        port: 0 chooses a free one.
+        record: a file for the runs, which is replaced atomically before each answer.
         **faults: as for Tracker.set_faults.
     """
     with _Server(port) as server:
@@ -428,28 +455,36 @@ def serve(port=0, record=None, **faults):
         finally:
             server.shutdown()
             thread.join()
-            tracker.set_faults()  # those that wait can end
+            tracker.set_faults()  # ends the threads of silent requests
+
+
+class Process(subprocess.Popen[str]):
+    """A server in a process of its own. `start` starts one."""
+
+    token: str
+    port: int
 
 
 @contextlib.contextmanager
-def start(record, port=0):
-    """Yields a Popen of this file with the attributes `token` and `port`. In the end it is killed.
+def start(record: str | Path, port: int = 0) -> Iterator[Process]:
+    """Yields a server process, which is killed at the end.
 
-    `read_record(record)` has what it acknowledged, also when it is frozen or dead; another one
-    with the same record and port takes its place.
+    `read_record(record)` returns what it has acknowledged, even when it is frozen or dead. Another
+    server with the same record and port can replace it.
     """
     command = [sys.executable, __file__, f'--record={record}', f'--port={port}']
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with Process(command, stdout=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stdout
             process.token = process.stdout.readline().strip()
             address = json.loads(base64.b64decode(process.token))['api_address']
-            process.port = urllib.parse.urlsplit(address).port
+            process.port = int(address.rpartition(':')[2])
             yield process
         finally:
             process.kill()
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--port', type=int, default=0)
     parser.add_argument('--record', required=True)

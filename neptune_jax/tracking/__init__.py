@@ -1,0 +1,1 @@
+"""Sending runs to trackers, by a process of its own that cannot hurt the training."""

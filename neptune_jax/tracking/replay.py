@@ -1,7 +1,7 @@
 """Replays run directories to a tracker: rows, values and artifacts, each of them once.
 
-Sent again, a run gets what is new. So a replay may be killed at any time and repeated as often as
-one likes. Nothing is deleted.
+A replay may be killed at any time and repeated at will: each time, the tracker gets what it does
+not have yet. Nothing is deleted.
 """
 
 import collections
@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 import traceback
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,17 +23,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from neptune_jax.errors import UserError
 from neptune_jax.runs import files, reader
-from neptune_jax.tracking import sinks
+from neptune_jax.tracking import contents, sinks
 
 _INTERVAL = 2  # seconds between two looks at a run that is followed
-_RETRY = 10  # seconds after which to look for a server that was not there
-_PATIENCE = 60  # seconds without an answer after which a run that is over is left
-_SLOWEST = 100_000  # bytes per second of an upload that is not given up
-_SETTLED = 10  # seconds after which a file that nobody has changed is taken to be complete
-_ROWS_AT_ONCE = 2000
-
-# Artifacts that stay here: this one names files of the user's.
-_LOCAL = ('data_report.json',)
+_RETRY = 10  # seconds until a tracker that could not be reached is tried again
+_PATIENCE = 60  # seconds without progress after which a finished run is given up
+_MIN_UPLOAD_RATE = 100_000  # bytes per second; a file's upload may take as long as this rate needs
+_UNCHANGED = 10  # seconds; an artifact that has not changed for so long is complete
+_ROWS_PER_FLUSH = 2000
 
 _console = Console(highlight=False, soft_wrap=True)
 
@@ -45,13 +41,16 @@ def command(workdir: str | Path, to: str = 'neptune') -> str:
     return f'python -m neptune_jax.sync {shlex.quote(str(workdir))}{option}'
 
 
-def send(workdirs: Sequence[str], to: str, follow: bool = False) -> int:
-    """Sends runs one after another; returns the exit status.
+def send(workdirs: Sequence[str | Path], to: str, follow: bool = False) -> int:
+    """Sends runs one after another and prints a line for each.
 
     Args:
         workdirs: run directories.
-        to: a key of `sinks.SINKS`.
-        follow: whether to go on until the run is over; for one run.
+        to: a key of sinks.SINKS, or 'package.module:open_sink'.
+        follow: whether to continue until no process writes the run any more; for one run.
+
+    Returns:
+        The exit status: 0, or 2 if something could not be sent.
     """
     columns = (
         TextColumn('{task.description}'),
@@ -70,58 +69,66 @@ def send(workdirs: Sequence[str], to: str, follow: bool = False) -> int:
                 _console.print(f'{workdir}: {replay.summary}', markup=False)
                 continue
             status = 2
-            error = replay.error or f'nothing has answered for {_PATIENCE} s'
+            error = replay.error or f'no answer for {_PATIENCE} s'
             print(f'error: {workdir}: {error}; to go on: {command(workdir, to)}', file=sys.stderr)
             if replay.is_stuck():
-                break  # the client's threads would disturb the next run
+                break  # threads of the tracker's client are left that would disturb the next run
     return status
 
 
 class _Replay:
-    """The sending of a run, in a thread of its own: a sink may never answer.
+    """Sends one run, in a thread of its own, because a tracker may never answer.
 
-    error     why it has ended without having sent all, or None.
-    summary   what was sent where, or None.
+    Attributes:
+        error: why the thread has ended before everything was sent, or None.
+        summary: what was sent to which address, or None.
     """
 
-    def __init__(self, workdir, to, follow, bar):
-        self.workdir, self._to, self._follow = Path(workdir), to, follow
+    def __init__(self, workdir: str | Path, to: str, follow: bool, bar: Progress) -> None:
+        self.workdir = Path(workdir)
+        self._to = to
+        self._follow = follow
         self._folder = self.workdir / 'sync'
-        self._bar, self._task = bar, bar.add_task(str(workdir), total=0)
-        self._over = threading.Event()  # nobody writes the run any more
-        self._moved, self._patience = time.monotonic(), _PATIENCE
-        self._sent, self._not_finite = collections.Counter(), set()
-        self.error = self.summary = None
+        self._bar = bar
+        self._task = bar.add_task(str(workdir), total=0)
+        self._run_ended = threading.Event()  # no process writes the run any more
+        self._last_progress = time.monotonic()
+        self._patience = _PATIENCE
+        self._sent: collections.Counter[str] = collections.Counter()  # values, points, files
+        self._non_finite: set[str] = set()  # the keys of values, the keys and steps of points
+        self.error: str | None = None
+        self.summary: str | None = None
 
     def start(self):
-        """Starts to send; returns the thread."""
+        """Starts the thread and returns it."""
         if self._follow:
-            os.nice(10)  # the run itself comes first
-            threading.Thread(target=self._wait_for_the_end, daemon=True).start()
+            os.nice(10)  # the training needs the processor more
+            threading.Thread(target=self._wait_for_end_of_run, daemon=True).start()
         else:
-            self._over.set()
-        thread = threading.Thread(target=self._run, daemon=True)
+            self._run_ended.set()
+        thread = threading.Thread(target=self._send, daemon=True)
         thread.start()
         return thread
 
     def is_stuck(self):
-        """Whether the run is over and nothing has been heard for long."""
-        return self._over.is_set() and time.monotonic() - self._moved > self._patience
+        """Whether the run has ended and nothing has arrived for a long time."""
+        waited = time.monotonic() - self._last_progress
+        return self._run_ended.is_set() and waited > self._patience
 
-    def _wait_for_the_end(self):
+    def _wait_for_end_of_run(self):
         reader.wait_for_writer(self.workdir)
-        self._moved = time.monotonic()
-        self._over.set()
+        self._last_progress = time.monotonic()
+        self._run_ended.set()
 
-    def _run(self):
+    def _send(self):
         try:
-            self._record = _record(self.workdir, self._follow)
+            self._record = contents.read_record(self.workdir, self._follow)
             busy = '%s sends it already; wait for it'
             with (
                 files.locked(self._folder / f'{self._to}.lock', busy, wait=self._follow),
                 contextlib.ExitStack() as stack,
             ):
-                self._replay(self._open(stack))
+                self._send_all(self._open_sink(stack))
         except UserError as error:
             self.error = str(error)
         except OSError as error:
@@ -130,48 +137,45 @@ class _Replay:
             traceback.print_exc()
             self.error = f'{type(error).__name__}: {error}'
 
-    def _open(self, stack):
-        """Returns the open sink. While a run goes on, one that is not there is tried again."""
+    def _open_sink(self, stack):
+        """Returns the open sink. As long as the run continues, an unreachable one is retried."""
         while True:
-            is_last = self._over.is_set()
+            is_last_try = self._run_ended.is_set()
             try:
                 return stack.enter_context(sinks.open_sink(self._to, self._record))
             except sinks.Unreachable as error:
-                if is_last:
+                if is_last_try:
                     raise
                 _console.print(f'{error}; trying again', markup=False)
-                self._over.wait(_RETRY)
+                self._run_ended.wait(_RETRY)
 
-    def _replay(self, sink):
+    def _send_all(self, sink):
         self._sink = sink
         self._cursor = _Cursor(self._folder / f'{self._to}.json', sink)
-        rows, is_last = reader.follow_rows(self.workdir), False
+        rows = reader.follow_rows(self.workdir)
+        is_last = False
         while not is_last:
-            is_last = self._over.is_set()  # asked first: whatever is written then is read below
+            # Look at this first: what is written before the end of the run is then read below.
+            is_last = self._run_ended.is_set()
             self._send_values()
             self._send_rows(next(rows))
             self._send_files(is_last)
-            self._over.wait(0 if is_last else _INTERVAL)
+            self._run_ended.wait(0 if is_last else _INTERVAL)
         sent = ', '.join(
             f'{count:,} {name}{"" if count == 1 else "s"}' for name, count in self._sent.items()
         )
         self.summary = f'sent {sent or "nothing new"} to {sink.address}'
-        if self._not_finite:
-            count = len(self._not_finite)
-            self.summary += f'; {count:,} numbers that are not finite stay in {self.workdir}'
+        if self._non_finite:
+            count = len(self._non_finite)
+            numbers = 'number stays' if count == 1 else 'numbers stay'
+            self.summary += f'; {count:,} non-finite {numbers} in {self.workdir}'
 
     def _send_values(self):
-        contents = {
-            'config': reader.read_config(self.workdir),
-            'environment': files.read_json(self.workdir / 'environment.json'),
-            'summary': reader.read_summary(self.workdir),
-        }
         values = {
-            f'{name}/{key}': value
-            for name, content in contents.items()
-            for key, value in files.flatten(content).items()
+            key: value
+            for key, value in contents.read_values(self.workdir).items()
+            if self._is_finite(key, value)
         }
-        values = {key: value for key, value in values.items() if self._is_finite(key, value)}
         before = self._cursor.values
         changed = {key: value for key, value in values.items() if before.get(key, ...) != value}
         changed |= dict.fromkeys(
@@ -184,38 +188,41 @@ class _Replay:
 
     def _send_rows(self, rows):
         self._bar.update(self._task, total=self._bar.tasks[self._task].total + len(rows))
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            some = rows[start : start + _ROWS_AT_ONCE]
+        for start in range(0, len(rows), _ROWS_PER_FLUSH):
+            some = rows[start : start + _ROWS_PER_FLUSH]
             series = self._new_points(some)
             for key, points in series.items():
                 self._sink.log(key, points)
                 self._sent['point'] += len(points)
             if series:
-                self._flush(steps={key: points[-1][0] for key, points in series.items()})
+                self._flush(steps={key: points[-1].step for key, points in series.items()})
             self._bar.advance(self._task, len(some))
 
     def _new_points(self, rows):
-        """Returns the points that are not sent yet: (step, time, value) by key."""
+        """Returns the points that are not sent yet: lists of sinks.Point by key."""
         series = {}
         for row in rows:
+            step, time = row['step'], row['time']
             for key, value in row.items():
-                if key in ('step', 'time') or not self._is_finite(f'{key} {row["step"]}', value):
+                if key in ('step', 'time') or not self._is_finite(f'{key} {step}', value):
                     continue
-                if row['step'] > self._cursor.steps.get(key, -math.inf):
-                    series.setdefault(key, []).append((row['step'], row['time'], value))
+                if step > self._cursor.steps.get(key, -math.inf):
+                    series.setdefault(key, []).append(sinks.Point(step, time, value))
         return series
 
     def _is_finite(self, name, value):
+        """Whether a value can be sent. Numbers that are not finite are counted."""
         if isinstance(value, float) and not math.isfinite(value):
-            self._not_finite.add(name)
+            self._non_finite.add(name)
             return False
         return True
 
     def _send_files(self, is_last):
-        for key, path in _artifacts(self.workdir):
-            if is_last or time.time() - path.stat().st_mtime > _SETTLED:
+        for key, path in contents.artifacts(self.workdir):
+            if is_last or time.time() - path.stat().st_mtime > _UNCHANGED:
                 with path.open('rb') as file:
-                    self._send_file(key, path, hashlib.file_digest(file, 'sha256').hexdigest())
+                    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+                self._send_file(key, path, digest)
         if is_last and self._record.checkpoint:
             self._send_checkpoint(reader.best_step(self.workdir))
 
@@ -226,80 +233,55 @@ class _Replay:
             self._send_file('artifacts/best_checkpoint.zip', path, f'step {step}')
             path.unlink()
 
-    def _send_file(self, key, path, mark):
-        """Sends a file, unless one with the same mark is there."""
-        if self._cursor.files.get(key) == mark:
+    def _send_file(self, key, path, version):
+        """Sends a file, unless the tracker has this version of it."""
+        if self._cursor.files.get(key) == version:
             return
-        self._patience = _PATIENCE + path.stat().st_size / _SLOWEST
+        self._patience = _PATIENCE + path.stat().st_size / _MIN_UPLOAD_RATE
         self._sink.upload(key, path)
-        self._flush(files={key: mark})
+        self._flush(files={key: version})
         self._patience = _PATIENCE
         self._sent['file'] += 1
 
     def _flush(self, **sent):
-        """Waits until what was given to the sink is there, then notes it."""
+        """Waits until the sink has delivered everything, then records that."""
         self._sink.flush()
-        self._moved = time.monotonic()
+        self._last_progress = time.monotonic()
         self._cursor.save(**sent)
 
 
 class _Cursor:
-    """What a sink has got of a run: the last step of each series, values, marks of files.
+    """What a tracker has of a run, kept in a file: replaced after each flush.
 
-    It counts only where the sink still has what it names.
+    It is ignored if the tracker has lost what it lists. Then everything is sent again.
+
+    Attributes:
+        steps: the last step of each series, by key.
+        values: by key.
+        files: the version of each file, by key.
     """
 
-    def __init__(self, path, sink):
-        self._path, self._address = path, sink.address
+    def __init__(self, path: Path, sink: sinks.Sink) -> None:
+        self._path = path
+        self._address = sink.address
         found = files.read_json(path)
-        fits = found.get('address') == sink.address
-        if not (fits and all(sink.has(key) for key in (*found['steps'], *found['values']))):
-            found = {}
-        self.steps, self.values, self.files = (
-            found.get(name, {}) for name in ('steps', 'values', 'files')
+        is_valid = found.get('address') == sink.address and all(
+            sink.has(key) for key in (*found['steps'], *found['values'])
         )
+        if not is_valid:
+            found = {}
+        self.steps = found.get('steps', {})
+        self.values = found.get('values', {})
+        self.files = found.get('files', {})
 
     def save(self, **sent):
-        """Adds to `steps`, `values` or `files`."""
+        """Adds to `steps`, `values` or `files`, and writes the file."""
         for name, content in sent.items():
             getattr(self, name).update(content)
-        content = {'address': self._address, 'steps': self.steps}
-        files.write_json(self._path, content | {'values': self.values, 'files': self.files})
-
-
-def _record(workdir, follow=False):
-    """Returns the sinks.Record of a run directory."""
-    config = reader.read_config(workdir)
-    if not config:
-        raise UserError('it holds no run: there is no config.json')
-    fields = config.get('neptune', {})
-    return sinks.Record(
-        workdir=workdir,
-        id=_run_id(workdir),
-        name=fields.get('name') or workdir.absolute().name,
-        description=fields.get('description', ''),
-        tags=list(fields.get('tags') or reader.read_summary(workdir).get('tags', [])),
-        project=fields.get('project', ''),
-        hardware=follow and fields.get('capture_hardware', False),
-        checkpoint=fields.get('upload_checkpoint', False),
-    )
-
-
-def _run_id(workdir):
-    """Returns the id by which a run is known elsewhere; drawn when it is first sent."""
-    (workdir / 'sync').mkdir(exist_ok=True)
-    with files.locked(workdir / 'sync/id.lock', wait=True):
-        path = workdir / 'sync/id'
-        if not path.is_file():
-            name = workdir.absolute().name[:23]  # the client drops an id of more than 36
-            files.replace(path, f'{name}-{uuid.uuid4().hex[:12]}')
-        return path.read_text()
-
-
-def _artifacts(workdir):
-    """Yields the key and the path of each file that is sent."""
-    if not (workdir / 'artifacts/config.json').exists():  # one of an imported run's own
-        yield 'artifacts/config.json', workdir / 'config.json'
-    for path in sorted((workdir / 'artifacts').rglob('*')):
-        if path.is_file() and path.name not in _LOCAL and not path.name.startswith('.'):
-            yield path.relative_to(workdir).as_posix(), path
+        cursor = {
+            'address': self._address,
+            'steps': self.steps,
+            'values': self.values,
+            'files': self.files,
+        }
+        files.write_json(self._path, cursor)

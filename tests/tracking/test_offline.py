@@ -12,9 +12,9 @@ from PIL import Image
 
 from neptune_jax.errors import UserError
 from neptune_jax.runs import reader
-from neptune_jax.tracking import offline
+from neptune_jax.tracking.offline import importing
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # The real client writes the queues, in processes of its own: it is never imported here.
 START = """
@@ -138,7 +138,7 @@ def written(tmp_path_factory):
     (folder / 'gone.txt').unlink()
     os.utime(folder / 'array.png')
     before = contents(folder / '.neptune')
-    targets = offline.import_offline(folder / '.neptune', folder / 'runs')
+    targets = importing.import_offline(folder / '.neptune', folder / 'runs')
     assert contents(folder / '.neptune') == before
     assert sorted(targets) == sorted((folder / 'runs').iterdir())
     return folder
@@ -254,7 +254,7 @@ def test_runs_of_one_name_and_a_run_without_one_have_directories(baseline, writt
 
 def test_importing_again_changes_nothing(baseline, written, tmp_path):
     before = contents(written / 'runs')
-    offline.import_offline(written / '.neptune', written / 'runs')
+    importing.import_offline(written / '.neptune', written / 'runs')
     assert contents(written / 'runs') == before
     # What was copied stays where its original is gone; another import misses it.
     shutil.copytree(written / 'runs', tmp_path / 'runs')
@@ -262,8 +262,8 @@ def test_importing_again_changes_nothing(baseline, written, tmp_path):
     for name in moved:
         (written / name).rename(tmp_path / name)
     try:
-        offline.import_offline(written / '.neptune', tmp_path / 'runs')
-        offline.import_offline(written / '.neptune', tmp_path / 'late')
+        importing.import_offline(written / '.neptune', tmp_path / 'runs')
+        importing.import_offline(written / '.neptune', tmp_path / 'late')
     finally:
         for name in moved:
             (tmp_path / name).rename(written / name)
@@ -295,7 +295,7 @@ run.stop()
 """
     run_client(tmp_path, code)
     assert len(list((tmp_path / '.neptune/offline').iterdir())) == 2
-    (target,) = offline.import_offline(tmp_path / '.neptune', tmp_path / 'runs')
+    (target,) = importing.import_offline(tmp_path / '.neptune', tmp_path / 'runs')
     rows = [{'step': i, 'time': 1790000000 + i, 'train/loss': i / 7} for i in range(200)]
     rows[0] |= {'counted': 1.0}
     rows[1] |= {'counted': 2.0, 'time': 1790000000.5}
@@ -311,7 +311,7 @@ run.stop()
 
     before = contents(target)
     with pytest.raises(UserError, match='an earlier import had more of'):
-        offline.import_offline(child['folder'], tmp_path / 'runs')
+        importing.import_offline(child['folder'], tmp_path / 'runs')
     assert contents(target) == before
 
 
@@ -324,7 +324,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     run_client(tmp_path, code, status=-signal.SIGKILL)
     (queue,) = (tmp_path / '.neptune/offline').iterdir()
-    (target,) = offline.import_offline(tmp_path / '.neptune', tmp_path / 'runs')
+    (target,) = importing.import_offline(tmp_path / '.neptune', tmp_path / 'runs')
     rows = reader.read_rows(target)
     lost = 1000 - len(rows)
     assert 0 < lost < 100
@@ -339,9 +339,9 @@ os.kill(os.getpid(), signal.SIGKILL)
     data = (queue / 'data-1.log').read_bytes()
     (queue / 'data-1.log').write_bytes(data[:-50])
     with pytest.raises(UserError, match='an earlier import had more of'):
-        offline.import_offline(queue, tmp_path / 'runs')
+        importing.import_offline(queue, tmp_path / 'runs')
     assert reader.read_rows(target) == rows
-    (target,) = offline.import_offline(queue, tmp_path / 'others')
+    (target,) = importing.import_offline(queue, tmp_path / 'others')
     assert reader.read_rows(target) == rows[:-1]
     (found,) = load(target / 'import.json')['queues']
     assert found['operations_lost'] == lost + 1
@@ -354,7 +354,7 @@ run = neptune.init_run(mode='offline', capture_hardware_metrics=False, git_ref=F
 raise ValueError('no such\\n  layer')
 """
     run_client(tmp_path, code, status=1)
-    (target,) = offline.import_offline(tmp_path / '.neptune', tmp_path / 'runs')
+    (target,) = importing.import_offline(tmp_path / '.neptune', tmp_path / 'runs')
     summary = load(target / 'summary.json')
     assert (summary['status'], summary['error']) == ('failed', 'no such layer')
 
@@ -367,7 +367,6 @@ import threading
 from pathlib import Path
 from neptune.core.components.queue.disk_queue import DiskQueue
 from neptune.internal.operation import LogFloats, Operation
-from neptune_jax.runs import reader
 queue = DiskQueue(
     Path({str(folder)!r}), lambda op: op.to_dict(), Operation.from_dict, threading.RLock(), 2000)
 for i in range(150):
@@ -379,7 +378,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     run_client(tmp_path, code, status=-signal.SIGKILL)
     logs = sorted(int(path.stem[5:]) for path in folder.glob('data-*.log'))
     assert 1 < logs[0] <= 70 < logs[1] < 100 < logs[-1]
-    (target,) = offline.import_offline(tmp_path / '.neptune', tmp_path / 'runs')
+    (target,) = importing.import_offline(tmp_path / '.neptune', tmp_path / 'runs')
     assert [(row['step'], row['loss']) for row in reader.read_rows(target)] == [
         (i, i / 7) for i in range(logs[0] - 1, 150)
     ]
@@ -405,7 +404,7 @@ def test_what_is_not_understood_is_counted(tmp_path):
         end='null\n{"obj": {"type": "AssignInt", "pa\n' + '[' * 100_000 + '\n{"obj": ',
         put=14,
     )
-    (target,) = offline.import_offline(queue, tmp_path / 'runs')
+    (target,) = importing.import_offline(queue, tmp_path / 'runs')
     assert (target / 'metrics.jsonl').read_text() == (
         '{"step": 0, "time": 1.0, "e": 2.0}\n'
         '{"step": 1, "time": 1.5, "e": 3.0}\n'
@@ -432,7 +431,7 @@ def test_what_is_not_understood_is_counted(tmp_path):
 
 def test_a_run_killed_early_leaves_how_much_it_lost(tmp_path):
     queue = make_queue(tmp_path / 'queue', put=27)
-    (target,) = offline.import_offline(queue, tmp_path / 'runs')
+    (target,) = importing.import_offline(queue, tmp_path / 'runs')
     assert target == tmp_path / 'runs/run-queue'
     assert reader.read_rows(target) == []
     assert load(target / 'summary.json')['status'] == 'failed'
@@ -457,7 +456,7 @@ def test_names_from_a_queue_stay_inside(tmp_path):
         assign('v/w/x', 2, 'Int'),
         assign('config/neptune', 'mine'),
     )
-    (target,) = offline.import_offline(queue, tmp_path / 'runs')
+    (target,) = importing.import_offline(queue, tmp_path / 'runs')
     assert target == tmp_path / 'runs/__.._up_my run-_'
     assert sorted(path.name for path in tmp_path.iterdir()) == [path.name, 'run__..__1__x', 'runs']
     assert contents(target / 'artifacts').keys() == {
@@ -481,7 +480,7 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
     taken.mkdir(parents=True)
     (taken / 'config.json').write_text('{}')
     with pytest.raises(UserError, match=r'taken-queue exists and is no import of .*queue; move'):
-        offline.import_offline(queue, tmp_path / 'runs')
+        importing.import_offline(queue, tmp_path / 'runs')
     assert contents(taken) == {'config.json': b'{}'}
 
 
@@ -489,12 +488,12 @@ def test_a_queue_that_grows_is_brought_up_to_date(tmp_path):
     path = tmp_path / 'a.txt'
     path.write_text('then')
     operations = [log('loss', (0, 1.0, 2.0)), upload('a', path, 'txt')]
-    offline.import_offline(make_queue(tmp_path / 'queue', *operations), tmp_path / 'runs')
+    importing.import_offline(make_queue(tmp_path / 'queue', *operations), tmp_path / 'runs')
     shutil.rmtree(tmp_path / 'queue')
     path.write_text('now')
     operations += [log('loss', (1, 2.0, 3.0)), assign('sys/name', 'named at last')]
     make_queue(tmp_path / 'queue', *operations)
-    (target,) = offline.import_offline(tmp_path / 'queue', tmp_path / 'runs')
+    (target,) = importing.import_offline(tmp_path / 'queue', tmp_path / 'runs')
     assert target == tmp_path / 'runs/run-queue'
     assert [row['loss'] for row in reader.read_rows(target)] == [2.0, 3.0]
     assert contents(target / 'artifacts') == {'a.txt': b'then'}
@@ -505,7 +504,7 @@ def test_neither_imports_nor_queues_are_files_of_a_run(tmp_path):
     everything = {'type': 'UploadFileSet', 'path': ['all'], 'file_globs': [str(tmp_path)]}
     queue = make_queue(tmp_path / '.neptune/offline/run__id__1__x', everything)
     for _ in range(2):
-        (target,) = offline.import_offline(queue, tmp_path / 'runs')
+        (target,) = importing.import_offline(queue, tmp_path / 'runs')
         assert contents(target / 'artifacts') == {'all/a.txt': b'a'}
 
 
@@ -518,8 +517,12 @@ def test_neither_imports_nor_queues_are_files_of_a_run(tmp_path):
             'nowhere holds no queue of the Neptune client .*; give a .neptune folder',
         ),
         ('empty', 'runs', 'empty holds no queue of the Neptune client'),
-        ('queue', 'queue/runs', 'runs is inside of .*queue, which is left as it is'),
-        ('queue', 'file/runs', 'the import ended at .*file/runs/run-queue: Not a directory; mend'),
+        ('queue', 'queue/runs', 'runs is inside of .*queue, which is only read'),
+        (
+            'queue',
+            'file/runs',
+            'the import ended at .*file/runs/run-queue: Not a directory; correct',
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, source, out, message):
@@ -527,13 +530,13 @@ def test_mistakes_are_one_line(tmp_path, source, out, message):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match=message) as caught:
-        offline.import_offline(tmp_path / source, tmp_path / out)
+        importing.import_offline(tmp_path / source, tmp_path / out)
     assert '\n' not in str(caught.value)
 
 
 def test_the_import_is_light():
     code = (
-        'import sys, neptune_jax.offline\n'
+        'import sys, neptune_jax.tracking.offline.importing\n'
         "print({'jax', 'neptune', 'tensorflow', 'numpy'} & sys.modules.keys())"
     )
     command = [sys.executable, '-W', 'error', '-c', code]

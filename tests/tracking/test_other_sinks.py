@@ -36,7 +36,7 @@ def test_tensorboard(run, sync):
     for _ in range(2):  # the second time it starts anew
         status, output, errors = sync(None, run.workdir, '--to=tensorboard')
         assert (status, errors) == (0, '')
-        assert f' to {folder}; 1 numbers that are not finite stay in' in output
+        assert f' to {folder}; 1 non-finite number stays in' in output
     events = EventAccumulator(str(folder), size_guidance={'scalars': 0, 'images': 0, 'tensors': 0})
     events.Reload()
     expected = expected_series(run.workdir)

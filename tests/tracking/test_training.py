@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from neptune_jax import experiment
+from neptune_jax.data import feed as feeds
 from neptune_jax.errors import Preempted
 from neptune_jax.runs import files, reader
 from neptune_jax.testing import neptune_server as server
@@ -45,10 +45,10 @@ def at_step(monkeypatch):
     """Makes a training do something before it takes a step."""
 
     def at_step(step, action):
-        create_feed = build.create_feed
+        create_feed = feeds.create
 
-        def create_feed_that_acts(experiment):
-            feed = create_feed(experiment)
+        def create_feed_that_acts(dataset, parallel):
+            feed = create_feed(dataset, parallel)
 
             def batches(order, start, *args):
                 for number, item in enumerate(feed.batches(order, start, *args), start + 1):
@@ -58,7 +58,7 @@ def at_step(monkeypatch):
 
             return feed._replace(batches=batches)
 
-        monkeypatch.setattr(build, 'create_feed', create_feed_that_acts)
+        monkeypatch.setattr(feeds, 'create', create_feed_that_acts)
 
     return at_step
 
@@ -247,7 +247,7 @@ def test_what_the_config_asks_for_is_kept_and_sent_and_nothing_else(
     printed = capsys.readouterr().out
     artifacts = {'stdout.txt', 'source.zip', 'git.diff', 'config.json', 'worst_mistakes.png'}
     artifacts |= {'confusion_matrix.csv', 'confusion_matrix.png', 'learning_curves.png'}
-    artifacts |= {'classification_report.csv'}
+    artifacts |= {'classification_report.csv', 'predictions.npz'}
     assert {*sent.files} == {f'artifacts/{name}' for name in artifacts}
     text = sent.files['artifacts/stdout.txt'].decode()
     assert [line for line in text.splitlines() if line.startswith('step')] == [

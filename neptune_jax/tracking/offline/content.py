@@ -1,55 +1,61 @@
-"""What the operations of a run add up to: values, series and files."""
+"""The content of a run, put together from the operations in its queues: values, series, files."""
 
 import base64
 import collections
 import glob
 import heapq
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from neptune_jax.runs import files
-from neptune_jax.tracking.offline.queues import MALFORMED
+from neptune_jax.tracking.offline.queues import MALFORMED, Queue
 
 
 class _Point(NamedTuple):
     step: float
-    time: float
+    time: float  # seconds since 1970
     value: Any
 
 
-class Replay:
-    """What some queues of one run add up to.
+class Content:
+    """What the operations of a run result in.
 
     Args:
-        queues: list of Queues, which get read.
-        skipped: set of folders; what a pattern finds in there is no file of the run.
+        queues: all queues of the run; they are read.
+        skipped: folders that are no part of the run, even if a pattern of its uploads matches.
 
     Attributes:
         values: by key: bool, number or string; dates are strings.
         sets: by key: set of strings.
-        numbers, texts, images: by key: list of points, whose steps increase.
-        uploads: by key: what is known of each file, a dict by name.
-        left_out: how many operations are in none of these, by type.
-        points_left_out: how many points are not, as their steps do not increase, by key.
+        numbers, texts, images: by key: list of points with strictly increasing steps.
+        uploads: by key: a dict from the names of files to what is known about them.
+        left_out: by type: how many operations have no effect on the above.
+        points_left_out: by key: how many points were dropped because the step did not increase.
     """
 
-    def __init__(self, queues, skipped):
+    def __init__(self, queues: list[Queue], skipped: set[Path]) -> None:
         self.skipped = skipped
-        self.values, self.sets, self.uploads = {}, {}, {}
-        self.numbers, self.texts, self.images = {}, {}, {}
-        self.left_out, self.points_left_out = collections.Counter(), collections.Counter()
+        self.values: dict[str, Any] = {}
+        self.sets: dict[str, set[str]] = {}
+        self.numbers: dict[str, list[_Point]] = {}
+        self.texts: dict[str, list[_Point]] = {}
+        self.images: dict[str, list[_Point]] = {}
+        self.uploads: dict[str, dict[str, dict]] = {}
+        self.left_out: collections.Counter[str] = collections.Counter()
+        self.points_left_out: collections.Counter[str] = collections.Counter()
         for operation in heapq.merge(*(queue.read() for queue in queues), key=lambda op: op.at):
             try:
                 _OPERATIONS[operation.type](self, operation)
-            except MALFORMED:  # or unknown
+            except MALFORMED:  # includes the KeyError of an unknown type
                 self.left_out[operation.type] += 1
 
-    def files(self):
-        """Yields name, what is known, and content of each file: uploads, images, texts.
+    def files(self) -> Iterator[tuple[str, dict[str, Any], bytes | None]]:
+        """Yields each file: its name, what is known about it, its content.
 
-        The content is None where the file is to be copied from where `file` says.
+        The content of an upload is None: `file` says where to copy it from.
         """
         for key, uploads in self.uploads.items():
             for name, about in uploads.items():
@@ -84,11 +90,13 @@ def _remove_strings(run, operation):
 
 
 def _log(kind, convert):
+    """Returns a function that applies an operation to the series of one kind."""
+
     def apply(run, operation):
         points = getattr(run, kind).setdefault(operation.key, [])
         for point in operation.fields['values']:
             step, time, value = point.get('step'), float(point['ts']), convert(point['value'])
-            if step is None:  # the client leaves it to the server to count
+            if step is None:  # the server would number the points
                 step = points[-1].step + 1 if points else 0
             step = int(step) if step == int(step) else float(step)
             if points and step <= points[-1].step:
@@ -102,7 +110,7 @@ def _log(kind, convert):
 def _image(value):
     data = base64.b64decode(value['data'], validate=True)
     if not data:
-        raise ValueError('the client found it too large')
+        raise ValueError('the image was too large for the client')
     return data, {name: value[name] for name in ('name', 'description') if value.get(name)}
 
 
@@ -116,20 +124,21 @@ def _upload_file(run, operation):
 
 def _upload_files(run, operation):
     fields, key = operation.fields, operation.key
-    files = run.uploads.setdefault(key, {})
+    uploads = run.uploads.setdefault(key, {})
     if fields.get('reset') == 'True':
-        files.clear()
-    # The client names them from where the program ran, which is most often where .neptune is.
+        uploads.clear()
+    # The client names the files relative to the working directory of the program. That is usually
+    # the folder which holds .neptune.
     home = operation.folder.parent.parent.parent
     for pattern in fields['file_globs']:
         for path in _matches(pattern, run.skipped) or [Path(pattern)]:
             name = path.relative_to(home if path.is_relative_to(home) else path.anchor)
             about = {'pattern': pattern, 'file': str(path), 'at': operation.at}
-            files[f'{key}/{name}'] = about
+            uploads[f'{key}/{name}'] = about
 
 
 def _matches(pattern, skipped):
-    """Returns the files that a pattern stands for; a folder stands for all below it."""
+    """Returns the files that match a pattern. A folder stands for all files below it."""
     paths = []
     for path in sorted(glob.glob(pattern, recursive=True)):
         paths += sorted(Path(path).rglob('*')) if os.path.isdir(path) else [Path(path)]
@@ -141,8 +150,9 @@ def _remove(run, operation):
         kind.pop(operation.key, None)
 
 
-# By the name of the client's class. What is missing has its content on a server only, or is of no
-# use here: CopyAttribute, AssignArtifact, TrackFilesToArtifact, DeleteFiles, ConfigFloatSeries.
+# By the client's name for the type. These are missing, because their content is on a server only or
+# has no place in a run directory: CopyAttribute, AssignArtifact, TrackFilesToArtifact, DeleteFiles,
+# ConfigFloatSeries.
 _OPERATIONS = {
     'AssignFloat': _assign,
     'AssignInt': _assign,
