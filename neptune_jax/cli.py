@@ -11,6 +11,7 @@ import runpy
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -65,7 +66,8 @@ def reported() -> Iterator[None]:
 
 def config_name() -> str:
     """Returns the name of the config file without its folder and extension."""
-    return os.path.splitext(os.path.basename(flags.FLAGS['config'].config_filename))[0]
+    flag: Any = flags.FLAGS['config']  # of ml_collections; it knows the file
+    return os.path.splitext(os.path.basename(flag.config_filename))[0]
 
 
 def _parse_flags(argv, positional):

@@ -11,8 +11,7 @@ import optax
 PyTree = Any
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """A pytree of arrays, the same on every device."""
 
     step: jax.Array  # int32[]: optimizer steps taken

@@ -15,7 +15,7 @@ from neptune_jax.models import ops
 max_pool = ops.max_pool
 
 # The type that Flax's layers compute in. None means the type of the inputs and the parameters.
-DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}
+DTYPES: dict[str, Any] = {'float32': None, 'bfloat16': jnp.bfloat16}
 
 ACTIVATIONS = {
     'relu': nn.relu,
@@ -37,6 +37,8 @@ INITIALIZERS = {
 class _Typed(nn.Module):
     """Reads `dtype` as a config writes it. Flax's own types pass through."""
 
+    dtype: Any = 'float32'
+
     def __post_init__(self) -> None:
         self.dtype = DTYPES.get(self.dtype, self.dtype)
         super().__post_init__()
@@ -45,14 +47,11 @@ class _Typed(nn.Module):
 class Conv(_Typed, nn.Conv):
     """nn.Conv with `ops.conv`, which is fast on a CPU too."""
 
-    dtype: Any = 'float32'
     conv_general_dilated: Any = ops.conv
 
 
 class Dense(_Typed, nn.Dense):
     """nn.Dense."""
-
-    dtype: Any = 'float32'
 
 
 class Head(Dense):
@@ -71,11 +70,10 @@ class BatchNorm(_Typed, nn.BatchNorm):
     are those of the images that this device sees.
     """
 
-    dtype: Any = 'float32'
     momentum: float = 0.9
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:  # type: ignore[override]
         return super().__call__(x, use_running_average=not train)
 
 
@@ -93,6 +91,7 @@ class Dropout(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if not (train and self.rate):
             return x
+        assert self.scope is not None  # there is one while a network is applied
         keys = self.scope.root.get_variable('keys', 'dropout')
         layer = zlib.crc32('/'.join(self.scope.path).encode())
         return ops.dropout(x, self.rate, keys, layer)

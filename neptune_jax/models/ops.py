@@ -320,6 +320,7 @@ def dropout(x: jax.Array, rate: float, keys: jax.Array | None, layer: int) -> ja
     """
     if not rate:
         return x
+    assert keys is not None
     layer_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, jnp.uint32(layer))
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(layer_keys)
     return jnp.where(keep, x / (1 - rate), 0)

@@ -75,8 +75,8 @@ class Checkpoints:
     """The checkpoints of a run. In processes other than 0 there are none; saving does nothing."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self.directory = directory
-        self.manager = None  # Orbax's
+        self.directory = directory or Path()  # not used without a manager
+        self.manager: Any = None  # Orbax's
         # Validation accuracy by step; the training loop fills it.
         self.accuracies: dict[int, float] = {}
         self._saving: int | None = None  # the step of the last save
@@ -160,8 +160,7 @@ class Checkpoints:
     def restore_best(self, abstract_state: Any, warn: Callable[[str], None]) -> Restored | None:
         """Returns the Restored of the best validated checkpoint that is not damaged, or None."""
         remaining = {step: self.accuracies[step] for step in self.steps if step in self.accuracies}
-        while remaining:
-            step = reader.best(remaining)
+        while (step := reader.best(remaining)) is not None:
             restored = self.restore_first([step], abstract_state, warn)
             if restored:
                 return restored
@@ -261,7 +260,7 @@ def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 class _KeepBest:
     """An Orbax preservation policy that keeps the best checkpoint."""
 
-    def __init__(self, accuracies) -> None:
+    def __init__(self, accuracies: dict[int, float]) -> None:
         self._accuracies = accuracies
 
     def should_preserve(self, checkpoints, *, context):

@@ -54,9 +54,9 @@ def is_disk_full(error: BaseException) -> bool:
     return any(message in str(error) for message in messages)
 
 
-def flatten(nested: dict, separator: str = '/') -> dict:
+def flatten(nested: dict, separator: str = '/') -> dict[str, Any]:
     """Turns {'a': {'b': 1}} into {'a/b': 1}. Empty dicts disappear."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, dict):
             below = flatten(value, separator).items()
@@ -66,7 +66,7 @@ def flatten(nested: dict, separator: str = '/') -> dict:
     return flat
 
 
-def loads(text: str) -> Any:
+def loads(text: str | bytes) -> Any:
     """Returns a value from JSON as `dumps` writes it."""
     return restore(json.loads(text))
 

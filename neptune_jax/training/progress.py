@@ -1,5 +1,7 @@
 """What a person sees of a training: its header, a progress bar or plain lines, its results."""
 
+from typing import Any
+
 import jax
 from rich import progress as bars
 from rich.table import Table
@@ -91,7 +93,7 @@ class Progress:
         self._bar.__enter__()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._bar.__exit__(*error)
 
     def advance(self, step: int) -> None:

@@ -3,7 +3,8 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
@@ -73,11 +74,11 @@ class Rows:
         """
         self._run, self._progress, self._clock = run, progress, clock
         # (last step, metrics of all its steps) of each call in the current log interval.
-        self._interval = list(unwritten)
-        self._waiting = []  # the same of the interval before
+        self._interval: list[tuple[int, dict[str, Any]]] = list(unwritten)
+        self._waiting: list[tuple[int, dict[str, Any]]] = []  # the same of the interval before
         # A thread notes when the interval before is computed; the training does not wait for it.
         self._thread = ThreadPoolExecutor(max_workers=1)
-        self._computed = None
+        self._computed: Future[float] | None = None
         self._last = step, clock.seconds  # of the last row: its step, and when it was computed
 
     def add(self, step: int, values: dict[str, jax.Array]) -> None:
@@ -100,7 +101,7 @@ class Rows:
         Raises:
             UserError: a loss is not finite; the message names the first such step.
         """
-        if not self._waiting:
+        if not self._waiting or self._computed is None:
             return
         waiting, self._waiting = self._waiting, []
         seconds, steps = self._computed.result(), _fetch(waiting)
