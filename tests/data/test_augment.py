@@ -250,6 +250,36 @@ def test_an_operation_does_not_change_the_draws_of_another():
     np.testing.assert_array_equal(*holes)
 
 
+def add_noise(key, image):
+    return image + 0.1 * jax.random.uniform(key, image.shape)
+
+
+def double(key, image):
+    del key
+    return 2 * image
+
+
+def test_functions_of_ones_own_come_after_the_others():
+    names = tuple(f'{__name__}:{name}' for name in ('add_noise', 'double', 'add_noise'))
+    black = np.zeros((6, 3, 4, 1))
+    noise = [
+        apply(create((3, 4, 1), extra=names[i:], cutout=3), make_batch(black), step=step)['image']
+        for i, step in [(0, 3), (2, 3), (0, 4)]
+    ]
+    twice, once, later = noise
+    assert 0.25 < twice.max() < 0.3
+    assert 0.05 < once.max() < 0.1  # nothing is black: the noise comes after cutout
+    assert len(np.unique(once)) == once.size  # each example has a key of its own
+    assert (twice != later).all()  # and each step
+    second = twice - 2 * once  # of the second one, whose key is another one
+    assert np.abs(second - once).max() > 0.01
+
+
+def test_a_function_of_ones_own_that_does_not_exist():
+    with pytest.raises(UserError, match=r"augment.extra='nowhere:f': cannot import 'nowhere'"):
+        create((3, 4, 1), extra=('nowhere:f',))
+
+
 def test_what_is_off_costs_nothing():
     batch = make_batch(np.zeros((3, 4, 4, 1)))
     for fields in [OFF, OFF | {'saturation': 0.5}]:  # which a grey image does not have

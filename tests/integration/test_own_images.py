@@ -103,7 +103,7 @@ def test_the_picture_of_what_the_model_sees(command, tmp_path):
 
     flags = ('--config=configs/cnn.py', '--config.data.name=fashion_mnist_mini')
     started = command(*flags, '--config.augment.flip=random', f'--out={tmp_path}/seen.png')
-    started['args'][2] = 'neptune_jax.data.show'
+    started['args'][2] = 'neptune_jax.show'
     subprocess.run(**started, check=True, capture_output=True)
     with Image.open(tmp_path / 'seen.png') as image:
         assert min(image.size) > 500
