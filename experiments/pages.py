@@ -58,13 +58,13 @@ def transcript():
     def numbers(prefix):
         return [i for i, line in enumerate(lines) if line.strip().startswith(prefix)]
 
-    (length,), (compiled,), (test,) = map(numbers, ('length', 'compiled', 'test, best'))
+    (data,), (length,), (compiled,) = map(numbers, ('data ', 'length', 'compiled'))
     rows, epochs, (best, trained) = numbers('step'), numbers('epoch'), numbers(('best ', 'trained'))
     best_epoch = [i for i in epochs if lines[i].endswith('best so far')][-1]
-    first = numbers('run')[0] - 1  # the line before says where the data come from
-    shown = {*range(first, length + 1), compiled, rows[0], epochs[0], best_epoch, epochs[-1]}
+    source, (test,) = numbers('fashion_mnist:')[-1], numbers('test, best')
+    shown = {source, *range(data, length + 1), compiled, rows[0], epochs[0], best_epoch, epochs[-1]}
     shown |= {*range(test, test + 6), best, trained}
-    excerpt, previous = ['```'], first - 1
+    excerpt, previous = ['```'], source - 1
     for number in sorted(shown):
         excerpt += ['...'] * (number > previous + 1) + [lines[number]]
         previous = number

@@ -39,7 +39,7 @@ class Ours(contestant.Contestant):
         self.change = augment.create_augment(config, self.images.shape[1:])
         self.programs = {on: self._program(on) for on in (False, True)}
         self.logits = jax.jit(
-            lambda state, images: steps.predict_step(state, {'image': images}, model=self.model)
+            lambda state, images: steps.predict_step(state.variables, images, model=self.model)
         )
         first = self.logits(self.state, self.images[: contestant.EVAL_BATCH])
         self.loss = float(losses.cross_entropy(first, self.labels[: contestant.EVAL_BATCH]).mean())
