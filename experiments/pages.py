@@ -22,6 +22,7 @@ from experiments.four_networks import run as four_networks
 
 ROOT = Path(__file__).parents[1]
 FIRST_COMMAND = four_networks.RESULTS / 'first_command.json'
+DATA = 'experiments/benchmarks/results/data.jsonl'
 _BLOCK = re.compile(r'(<!-- figures: (.+?) -->\n).*?(?=<!-- end -->)', re.DOTALL)
 
 
@@ -183,6 +184,27 @@ def checkpoints():
         ([benchmarks](../experiments/benchmarks/README.md#checkpoints)).""")
 
 
+def folder():
+    """Returns a sentence about the preparation of a folder of images."""
+    (record,) = _data('folder')
+    return _paragraph(f"""
+        A folder of {record['images']:,} JPEG images took {record['prepare_seconds']:.0f} s to
+        prepare on two CPU cores, and {record['open_again_seconds']:.2f} s to open again
+        ([results](../{DATA})).""")
+
+
+def modes():
+    """Returns a sentence about the speed of a training in each mode of the data."""
+    ratios = {each['mode']: f'{each["median_ratio_to_device"]:.3f}' for each in _data('throughput')}
+    return _paragraph(f"""
+        On two CPU cores `host` trains `cnn3` at {ratios['host']} and `stream` at
+        {ratios['stream']} times the speed of `device` ([results](../{DATA})).""")
+
+
+def _data(benchmark):
+    return [record for record in _read(DATA) if record['benchmark'] == benchmark]
+
+
 def kills():
     """Returns a paragraph about the trainings that were killed and started again."""
     record = [each for each in _read('tests/stress/results.jsonl') if 'kills' in each][-1]
@@ -209,6 +231,8 @@ BLOCKS = {
     'versions of Python': versions.report,
     'start': start,
     'checkpoints': checkpoints,
+    'folder': folder,
+    'modes': modes,
     'kills': kills,
 }
 
