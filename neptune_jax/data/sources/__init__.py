@@ -35,8 +35,8 @@ SOURCES = ARCHIVES | {
     'tfds:NAME': catalogue.preparation,
 }
 
-# Fields that count for some sources only. If one is set for another source, it is refused: silence
-# would mislead.
+# Fields that some sources use, by these sources. If one is set for another source, the config is
+# refused: its user would believe that the field counts.
 _REFUSED_ELSEWHERE = {
     'archive_dir': ARCHIVES,
     'labels_path': ('arrays',),
@@ -44,8 +44,8 @@ _REFUSED_ELSEWHERE = {
     'examples': ('synthetic',),
     'classes': ('synthetic',),
 }
-# A config file for images of one's own sets these. They are only named, so that such a file can be
-# tried on other images with --config.data.name=fashion_mnist_mini.
+# The same, but these are only named on screen. Config files for images of one's own set them, and
+# such a file can be tried on other images with --config.data.name=fashion_mnist_mini.
 _NAMED_ELSEWHERE = {
     'path': ('image_folder', 'arrays'),
     'image_size': ('image_folder', 'arrays', 'tfds:NAME', 'synthetic'),
@@ -58,8 +58,8 @@ def open_source(config: ConfigDict) -> Source:
     """Returns the Source that the `data` group names. Prepares it if that has not been done before.
 
     Raises:
-        UserError: an unknown data set, data that cannot be had or are damaged, a data folder that
-            cannot be written, or a field that is set but not used by this source.
+        UserError: an unknown data set, data that cannot be fetched or are damaged, a data folder
+            that cannot be written, or a field that is set but not used by this source.
     """
     name = 'tfds:NAME' if config.name.startswith('tfds:') else config.name
     preparation_of = choose(SOURCES, name, 'data.name')
@@ -75,19 +75,20 @@ def open_source(config: ConfigDict) -> Source:
 
 
 def _check_fields(config, name):
-    """Refuses, or names on screen, fields of the `data` group that are set but do not count."""
-    for field in _set_in_vain(config, name, _REFUSED_ELSEWHERE):
+    """Refuses, or names on screen, fields that are set although the source does not use them."""
+    for field in _unused(config, name, _REFUSED_ELSEWHERE):
         raise UserError(
             f'data.{field}={config[field]!r} is not used by data.name={config.name!r}; set '
             f'--config.data.{field}={_default(field)} or choose another data.name'
         )
-    in_vain = _set_in_vain(config, name, _NAMED_ELSEWHERE)
-    if in_vain:
-        fields = ', '.join(f'data.{field}' for field in in_vain)
+    unused = _unused(config, name, _NAMED_ELSEWHERE)
+    if unused:
+        fields = ', '.join(f'data.{field}' for field in unused)
         terminal.line(f'note     data.name={config.name!r} does not use {fields}')
 
 
-def _set_in_vain(config, name, table):
+def _unused(config, name, table):
+    """Returns the fields of a table that differ from their default but are not used."""
     return [
         field
         for field, sources in table.items()

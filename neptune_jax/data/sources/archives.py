@@ -142,7 +142,7 @@ def _in_archive_dir(archive_dir, names):
     """Returns the path of each archive in the folder `data.archive_dir`, or raises UserError."""
     folder = Path(archive_dir).expanduser()
     if not folder.is_dir():
-        raise UserError(f'data.archive_dir={archive_dir!r} is no folder')
+        raise UserError(f'data.archive_dir={archive_dir!r} is not a folder')
     paths = _find_all(folder, names)
     missing = [name for name, path in paths.items() if path is None]
     if missing:

@@ -47,12 +47,12 @@ def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
         if config[field] != default and path.suffix != ending:
             raise UserError(
                 f'data.{field}={config[field]!r} is not used by data.path={str(path)!r}, which is '
-                f'no {ending} file; set --config.data.{field}={default}'
+                f'not of the type {ending}; set --config.data.{field}={default}'
             )
     for field, file in files.items():
         if not file.is_file():
             raise UserError(
-                f'data.{field}={str(file)!r} is no file; set --config.data.{field} to one'
+                f'data.{field}={config[field]!r} is not a file; set --config.data.{field} to one'
             )
     return raw.preparation(
         config,
@@ -69,7 +69,7 @@ def _read(files, label_column, conversion):
 
     Raises:
         UserError: a file that cannot be read or does not hold images and labels, ragged rows,
-            labels that are no whole numbers from 0 or that training lacks.
+            labels that are not whole numbers from 0 or that training lacks.
     """
     path = files[0]
     try:
@@ -201,8 +201,8 @@ def _check_arrays(where, found, labels):
     """Returns the labels as a list of ints, with None where one is missing."""
     if found.ndim not in (3, 4) or found.dtype.kind not in 'buif':
         raise UserError(
-            f'{where}: images of shape {found.shape} and type {found.dtype} are none; expected '
-            'numbers [N, H, W] or [N, H, W, C]'
+            f'{where}: images of shape {found.shape} and type {found.dtype} cannot be used; '
+            'expected numbers [N, H, W] or [N, H, W, C]'
         )
     if found.ndim == 4 and found.shape[-1] not in (1, 3, 4):
         raise UserError(f'{where}: images of shape {found.shape}; the last number must be 1, 3, 4')
@@ -219,7 +219,7 @@ def _check_arrays(where, found, labels):
     if wrong.any():
         i = wrong.argmax()
         raise UserError(
-            f'{where}: label {labels[i]} of example {i} is no whole number from 0 to '
+            f'{where}: label {labels[i]} of example {i} is not a whole number from 0 to '
             f'{MAX_CLASSES - 1}'
         )
     return [None if label != label else int(label) for label in labels]  # NaN differs from itself

@@ -109,8 +109,8 @@ def _prepared(name, data_dir):
         ) from error
     except NotImplementedError as error:
         raise UserError(
-            f'tfds:{name} in {builder.data_path} is no array_record; prepare it with '
-            "file_format='array_record' in another folder, and set --config.data.dir to that"
+            f'tfds:{name} in {builder.data_path} is not in the format array_record; prepare it '
+            "with file_format='array_record' in another folder, and set --config.data.dir to that"
         ) from error
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise UserError(f'tfds:{name}: {" ".join(str(error).split())[:300]}') from error

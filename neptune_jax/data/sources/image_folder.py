@@ -31,7 +31,7 @@ def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
         raise UserError(f'data.name={config.name!r} needs --config.data.path')
     path = Path(config.path).expanduser()
     if not path.is_dir():
-        raise UserError(f'data.path={str(path)!r} is no folder')
+        raise UserError(f'data.path={str(path)!r} is not a folder')
     roots = _split_folders(path)
     splits = {split: _files(root) for split, root in roots.items()}
     classes = _classes(roots, splits)
@@ -63,7 +63,7 @@ def _split_folders(path):
         return {'train': path}
     for other in sorted(path.iterdir()):
         if other.is_dir() and not other.name.startswith('.') and other.name not in SPLITS:
-            raise UserError(f'{other} is no split; name it val or test, or move it away')
+            raise UserError(f'{other} is not a split; name it val or test, or move it away')
     return roots
 
 

@@ -114,7 +114,7 @@ def convert(array: np.ndarray, conversion: Conversion) -> tuple[np.ndarray, list
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
-        raise Unreadable(f'an array of shape {array.shape} is no image')
+        raise Unreadable(f'an array of shape {array.shape} is not an image')
     if array.dtype.kind not in 'buif':
         raise Unreadable(f'pixels are numbers, not {array.dtype.name}')
     if array.dtype != np.uint8:

@@ -126,7 +126,7 @@ def test_images_of_another_size_in_the_test_split(read_arrays):
         ),
         (
             {'images': SCANS, 'labels': LABELS - 1},
-            'label -1 of example 0 is no whole number from 0',
+            'label -1 of example 0 is not a whole number from 0',
         ),
         ({'images': SCANS, 'labels': LABELS + 0.5}, r'label 0\.5 of example 0'),
         ({'images': SCANS, 'labels': LABELS - np.inf}, 'label -inf of example 0'),
@@ -188,11 +188,11 @@ def test_an_npz_that_was_cut_short(refused, tmp_path):
 
 def test_paths_that_are_none(refused, tmp_path):
     refused("data.name='arrays' needs --config.data.path", name='arrays', path='')
-    refused(r"data.path='nowhere.npz' is no file", name='arrays', path='nowhere.npz')
+    refused(r"data.path='nowhere.npz' is not a file", name='arrays', path='nowhere.npz')
     refused(r"data.path='a.mat' must end in .npz, .npy or .csv", name='arrays', path='a.mat')
     np.save(tmp_path / 'images.npy', SCANS)
     refused(
-        r'is no file; set --config.data.labels_path',
+        r"^data.labels_path='' is not a file; set --config.data.labels_path",
         name='arrays',
         path=str(tmp_path / 'images.npy'),
     )
@@ -201,13 +201,21 @@ def test_paths_that_are_none(refused, tmp_path):
 @pytest.mark.parametrize(
     ('ending', 'fields', 'message'),
     [
-        ('npz', {'labels_path': 'y.npy'}, r"data.labels_path='y.npy' is not used by .* no .npy"),
+        (
+            'npz',
+            {'labels_path': 'y.npy'},
+            r"data.labels_path='y.npy' is not used by .* not of the type .npy",
+        ),
         (
             'csv',
             {'labels_path': 'y.npy'},
             r"data.labels_path='y.npy' .*--config.data.labels_path=$",
         ),
-        ('npz', {'label_column': 'digit'}, r"data.label_column='digit' .* no .csv .*=label$"),
+        (
+            'npz',
+            {'label_column': 'digit'},
+            r"data.label_column='digit' .* not of the type .csv; .*=label$",
+        ),
     ],
 )
 def test_fields_for_other_kinds_of_files(refused, tmp_path, ending, fields, message):
@@ -262,7 +270,7 @@ def test_a_csv_with_missing_cells(read_csv):
         ('label\n1\n0\n', 'has 0 pixels a row'),
         ('', 'no column'),
         ('p0,label\n', 'raw.csv has no labels'),
-        (CSV.replace('1,0,', '1,-3,', 1), 'label -3.0 of example 0 is no whole number'),
+        (CSV.replace('1,0,', '1,-3,', 1), 'label -3.0 of example 0 is not a whole number'),
         ('p0,label\n' + 'a' * 200_000, 'cannot be read: field larger than field limit'),
     ],
 )

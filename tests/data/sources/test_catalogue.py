@@ -214,4 +214,4 @@ def test_records_in_another_format_are_refused(prepare, refused):
             path.rename(folder / path.name.replace('array_record', 'tfrecord'))
     info = folder / 'dataset_info.json'
     info.write_text(info.read_text().replace('array_record', 'tfrecord'))
-    refused(r"tfds:animals in .*animals/1.0.0 is no array_record; .*file_format='array_record'")
+    refused(r"animals/1.0.0 is not in the format array_record; .*file_format='array_record'")

@@ -180,7 +180,7 @@ def test_a_folder_without_the_archives_is_refused(read, archives):
 def test_archive_dir_is_checked_although_the_data_are_prepared(read, archives, tmp_path):
     read(Tiny, archive_dir=str(archives))
     assert_is_tiny(read(Tiny, archive_dir=str(archives)))
-    with pytest.raises(UserError, match=r"^data.archive_dir='nowhere' is no folder$"):
+    with pytest.raises(UserError, match=r"^data.archive_dir='nowhere' is not a folder$"):
         read(Tiny, archive_dir='nowhere')
     (tmp_path / 'empty').mkdir()
     with pytest.raises(

@@ -199,7 +199,7 @@ def test_folders_that_are_refused(write, refused, tmp_path, files, message):
     ('fields', 'message'),
     [
         ({'path': ''}, "data.name='image_folder' needs --config.data.path"),
-        ({'path': 'nowhere'}, "data.path='nowhere' is no folder"),
+        ({'path': 'nowhere'}, "data.path='nowhere' is not a folder"),
         ({'resize': 'squeeze'}, "data.resize='squeeze' .* stretch, crop, pad"),
         ({'channels': 2}, 'data.channels=2 must be 1, 3, or 0'),
         ({'image_size': (8,)}, r'data.image_size=\(8,\) must be a height and a width'),
@@ -248,5 +248,5 @@ def test_the_digits_of_scikit_learn_through_worker_processes(read, tmp_path):
 def test_a_folder_beside_train_that_is_no_split_is_refused(read, tmp_path):
     for name in ('train/a', 'train/b', 'validation/a'):
         (tmp_path / 'raw' / name).mkdir(parents=True)
-    with pytest.raises(UserError, match=r'raw/validation is no split; name it val or test'):
+    with pytest.raises(UserError, match=r'raw/validation is not a split; name it val or test'):
         read()
