@@ -82,8 +82,11 @@ def _parse_flags(argv, positional):
         raise UserError(' '.join(str(error).split())) from error
     if len(rest) > 1 and not positional:
         raise UserError(f'{rest[1]!r} is no flag; flags look like --config=configs/cnn.py')
-    if 'config' in flags.FLAGS and flags.FLAGS['config'].value is None:
-        raise UserError('no --config given; try --config=configs/cnn.py')
+    if 'config' in flags.FLAGS:
+        config = flags.FLAGS['config'].value
+        if config is None:
+            raise UserError('no --config given; try --config=configs/cnn.py')
+        defaults.check(config)  # before anything heavy is imported
     return rest
 
 
@@ -163,7 +166,7 @@ def _load_config(path):
         raise
     except SyntaxError as error:
         raise UserError(f'{error.filename}, line {error.lineno}: {error.msg}') from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         line = next((f.lineno for f in reversed(frames) if f.filename == file), 0)
         raise UserError(f'{file}, line {line}: {_describe(error)}') from error

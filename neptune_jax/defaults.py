@@ -290,10 +290,15 @@ def get_config() -> ConfigDict:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError that names the first field whose value is out of its range."""
+    """Raises UserError that names the first field that is missing or out of its range."""
     for name, field in FIELDS.items():
         value = config
         for part in name.split('.'):
+            if not isinstance(value, ConfigDict) or part not in value:
+                raise UserError(
+                    f'the config has no field {name}; start it from '
+                    'neptune_jax.defaults.get_config()'
+                )
             value = value[part]
         if field.choices and not (field.or_form and ':' in value):
             _check_choice(name, field, value)

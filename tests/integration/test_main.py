@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neptune_jax.runs import reader, writer
+from neptune_jax.runs import reader
 
 ROOT = Path(__file__).parents[2]
 MINI = ('--config.data.name=fashion_mnist_mini',)
@@ -148,13 +148,14 @@ def test_the_status_can_be_written_on_a_disk_without_a_free_byte(small_disk):
         'import sys\n'
         'from pathlib import Path\n'
         'from configs import cnn\n'
-        'from neptune_jax import runs\n'
+        'from neptune_jax.errors import UserError\n'
+        'from neptune_jax.runs import writer\n'
         'opened = writer.open_run(sys.argv[1], cnn.get_config(), {})\n'
         'try:\n'
         '    with opened as run, run.status(), Path(sys.argv[1], "filler").open("wb", 0) as file:\n'
         '        while True:\n'
         '            file.write(bytes(4096))\n'
-        'except runs.UserError as error:\n'
+        'except UserError as error:\n'
         '    print(error)\n'
     )
     command = (*prefix, sys.executable, '-c', script, f'{disk}/run')
@@ -212,6 +213,22 @@ def test_what_is_wrong_is_said_in_one_line(run, tmp_path, flags, message):
             '    config.train.batch_size = "many"\n    return config\n',
             "{file}, line 6: Could not override field 'batch_size'",
         ),
+        ('def get_config():\n    return 1 / 0\n', '{file}, line 2: ZeroDivisionError: division by'),
+        (
+            'class Odd(Exception):\n    pass\n\n\ndef get_config():\n    raise Odd("a\\nb")\n',
+            '{file}, line 6: Odd: a b',
+        ),
+        ('def get_config():\n    assert False\n', '{file}, line 2: AssertionError'),
+        ('import no_such_module\n', "{file}, line 1: No module named 'no_such_module'"),
+        ('def get_config():\n    exit(3)\n', '{file}, line 2: SystemExit: 3'),
+        (
+            'def get_config():\n    return {}\n',
+            '--config={file}: get_config() returns dict, not a ConfigDict',
+        ),
+        (
+            'import ml_collections as ml\n\n\ndef get_config():\n    return ml.ConfigDict()\n',
+            'the config has no field seed; start it from neptune_jax.defaults.get_config()',
+        ),
     ],
 )
 def test_a_mistake_in_a_config_file_is_said_with_its_line(run, tmp_path, body, message):
@@ -239,6 +256,41 @@ def test_help_is_short_and_says_how_to_set_a_field(run):
     assert 'python -m neptune_jax.main --config=configs/cnn.py' in result.stdout
     assert '--workdir' in result.stdout
     assert len(result.stdout.splitlines()) < 30
+    assert '--config=FILE' in result.stdout
+    assert '--config.GROUP.FIELD=VALUE' in result.stdout
+    for group in ('model', 'data', 'data.clean', 'augment', 'optim', 'neptune'):
+        assert re.search(rf'groups: .*\b{group}\b', result.stdout), group
+
+
+@pytest.mark.parametrize('name', ['show', 'sync'])
+def test_every_command_has_a_help_text(name):
+    command = [sys.executable, '-m', f'neptune_jax.{name}', '--help']
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, '')
+    assert f'python -m neptune_jax.{name}' in result.stdout
+    own = {
+        'show': ('--out=VALUE', '--config=FILE', 'groups: model'),
+        'sync': ('--to=VALUE', 'RUN_DIR'),
+    }
+    for text in own[name]:
+        assert text in result.stdout
+
+
+def test_a_field_of_the_model_that_the_file_does_not_state_can_be_set(run, tmp_path):
+    flags = (
+        '--config=configs/cnn.py',
+        *MINI,
+        '--config.train.steps=1',
+        f'--workdir={tmp_path}/run',
+    )
+    assert_ok(run(*flags, '--config.model.norm=batch', '--config.model.features=4,8'))
+    model = reader.read_config(tmp_path / 'run')['model']
+    assert (model['norm'], model['features'], model['dropout']) == ('batch', [4, 8], 0.0)
+    result = run(*flags, '--config.model.nrom=batch')
+    assert result.returncode == 2
+    assert result.stderr == (
+        'error: --config.model.nrom: there is no such field; did you mean model.norm?\n'
+    )
 
 
 def test_a_dry_run_tells_what_a_step_costs_and_writes_nothing(run, tmp_path):
@@ -255,7 +307,7 @@ def test_a_dry_run_tells_what_a_step_costs_and_writes_nothing(run, tmp_path):
 
 def test_imports_stay_light():
     script = (
-        'import sys, neptune_jax.train\n'
+        'import sys, neptune_jax.training.loop\n'
         'heavy = {"tensorflow", "neptune", "torch"} & set(sys.modules)\n'
         'assert not heavy, heavy\n'
     )

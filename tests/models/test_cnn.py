@@ -108,7 +108,8 @@ def test_batch_normalisation_and_dropout_are_there_in_training_alone():
 
     def apply(key):
         keys = jax.random.split(jax.random.key(key), 16)
-        return model.apply(variables, images, train=True, keys=keys, mutable=['batch_stats'])
+        with_keys = variables | {'keys': {'dropout': keys}}
+        return model.apply(with_keys, images, train=True, mutable=['batch_stats'])
 
     (first, updated), (second, _) = apply(0), apply(1)
     assert (first != second).any()
