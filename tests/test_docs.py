@@ -79,7 +79,7 @@ def test_links_lead_to_files_and_headings():
                 continue
             if not path.exists() or (anchor and anchor not in headings(path)):
                 missing.append(report(page, target))
-    assert missing == []
+    assert not missing, '\n'.join(missing)
 
 
 def test_commands_name_modules_that_exist_and_their_flags():
@@ -97,7 +97,7 @@ def test_commands_name_modules_that_exist_and_their_flags():
             if flag.replace('-', '_') not in flags_of(path):
                 wrong.append(report(page, f'--{flag} of {command}'))
     assert checked > 20
-    assert wrong == []
+    assert not wrong, '\n'.join(wrong)
 
 
 def test_flags_exist():
@@ -110,7 +110,7 @@ def test_flags_exist():
         if (match := re.match(r'--(?!xla_)([\w-]+)', span))
         and match[1].replace('-', '_') not in known
     ]
-    assert wrong == []
+    assert not wrong, '\n'.join(wrong)
 
 
 def test_fields_of_configs_exist_and_have_these_choices():
@@ -130,7 +130,8 @@ def test_fields_of_configs_exist_and_have_these_choices():
             if field and field.choices and ':' not in value:
                 assert value in field.choices, report(page, f'{name}={value}')
     assert len(found) > 20
-    assert [report(*each) for each in found if each[1].removesuffix('.*') not in known] == []
+    wrong = [report(*each) for each in found if each[1].removesuffix('.*') not in known]
+    assert not wrong, '\n'.join(wrong)
 
 
 def test_files_exist():
@@ -152,7 +153,7 @@ def test_files_exist():
         if not exists and name not in OTHER_FILES:
             missing.append(report(page, name))
     assert len(found) > 20
-    assert missing == []
+    assert not missing, '\n'.join(missing)
 
 
 def test_dotted_names_can_be_imported():
@@ -175,7 +176,7 @@ def test_dotted_names_can_be_imported():
             value = None
         if value is None:
             missing.append(report(page, span))
-    assert missing == []
+    assert not missing, '\n'.join(missing)
 
 
 def test_make_targets_exist():
@@ -184,7 +185,8 @@ def test_make_targets_exist():
     found = [
         (page, match[1]) for page, text in commands() if (match := re.match(r'make (\w+)', text))
     ]
-    assert [report(*each) for each in found if each[1] not in targets] == []
+    wrong = [report(*each) for each in found if each[1] not in targets]
+    assert not wrong, '\n'.join(wrong)
 
 
 # ----------------------------------------------------------------------------------------- figures
@@ -202,7 +204,7 @@ def test_measured_figures_stand_between_markers():
         text = re.sub(r'`[^`]*`', '', text)
         figures = r'\d[\d.,]*\s?(?:images/s|times\b|%|ms\b|s\b|MiB\b)|\d\.\d{3}'
         found += [report(page, figure) for figure in re.findall(figures, text)]
-    assert found == []
+    assert not found, '\n'.join(found)
 
 
 def test_the_readme_has_the_table_that_the_experiment_prints():
