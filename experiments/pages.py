@@ -217,6 +217,22 @@ def kills():
         {record['seed']}).""")
 
 
+def tracking():
+    """Returns a paragraph about senders that were killed, and about what tracking costs."""
+    stress = 'tests/stress/results.jsonl'
+    speed = 'experiments/benchmarks/results/tracking.jsonl'
+    killed = [each for each in _read(stress) if 'kills_of_sync' in each][-1]
+    cost = _read(speed)[-1]
+    return _paragraph(f"""
+        After {killed['kills_of_sync']} kills, the server had {killed['runs_on_the_server']} run;
+        of its {killed['points']:,} points, {killed['points_wrong']} were missing, wrong or there
+        twice ([results](../{stress})). With a server that had stopped to answer, `cnn` trained at
+        {cost['median_ratio_of_throughput']:.3f} times its speed without tracking, and a row of
+        metrics took {cost['microseconds_a_row']['median']:.0f} microseconds
+        ([results](../{speed}): {cost['environment']['cpu_count']} CPU cores, Python
+        {cost['environment']['python']}, JAX {cost['environment']['packages']['jax']}).""")
+
+
 BLOCKS = {
     'transcript': transcript,
     'networks': networks,
@@ -234,6 +250,7 @@ BLOCKS = {
     'folder': folder,
     'modes': modes,
     'kills': kills,
+    'tracking': tracking,
 }
 
 

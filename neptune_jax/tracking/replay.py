@@ -26,7 +26,7 @@ from neptune_jax.runs import files, reader
 from neptune_jax.tracking import contents, sinks
 
 _INTERVAL = 2  # seconds between two looks at a run that is followed
-_RETRY = 10  # seconds until a tracker that could not be reached is tried again
+_RETRY = 5  # seconds until a tracker that could not be reached is tried again
 _PATIENCE = 60  # seconds without progress after which a finished run is given up
 _MIN_UPLOAD_RATE = 100_000  # bytes per second; a file's upload may take as long as this rate needs
 _UNCHANGED = 10  # seconds; an artifact that has not changed for so long is complete

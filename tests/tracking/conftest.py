@@ -1,4 +1,4 @@
-"""Runs to send, and the command that sends them, started as a user starts it."""
+"""Runs to send, and the command that sends them."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from neptune_jax.runs import files, writer
+from tests.tracking import programs
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,29 +46,37 @@ def environment():
 
 @pytest.fixture
 def start_sync(environment, tmp_path):
-    """Starts `python -m neptune_jax.sync`; returns the Popen."""
-    processes = []
+    """Starts `python -m neptune_jax.sync` as a fork; returns the programs.Program."""
+    started = []
 
     def start_sync(token, *arguments, **variables):
-        command = [sys.executable, '-m', 'neptune_jax.sync', *map(str, arguments)]
-        pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-        env = environment(token, PYTHONPATH=str(ROOT), **variables)
-        processes.append(subprocess.Popen(command, cwd=tmp_path, env=env, **pipes))
-        return processes[-1]
+        started.append(programs.start_sync(tmp_path, arguments, environment(token, **variables)))
+        return started[-1]
 
     yield start_sync
-    for process in processes:
-        process.kill()
-        process.communicate()
+    for program in started:
+        program.kill()
 
 
 @pytest.fixture
 def sync(start_sync):
-    """Runs `python -m neptune_jax.sync` to its end; returns status, stdout and stderr."""
+    """Runs `python -m neptune_jax.sync` as a fork; returns its status, stdout and stderr."""
 
     def sync(token, *arguments, **variables):
-        process = start_sync(token, *arguments, **variables)
-        output, errors = process.communicate(timeout=120)
-        return process.returncode, output, errors
+        return start_sync(token, *arguments, **variables).wait(120)
 
     return sync
+
+
+@pytest.fixture
+def sync_command(environment, tmp_path):
+    """Runs `python -m neptune_jax.sync` as a user does; returns its status, stdout and stderr."""
+
+    def sync_command(token, *arguments, **variables):
+        command = [sys.executable, '-m', 'neptune_jax.sync', *map(str, arguments)]
+        env = environment(token, PYTHONPATH=str(ROOT), **variables)
+        options = {'capture_output': True, 'text': True, 'timeout': 120, 'check': False}
+        done = subprocess.run(command, cwd=tmp_path, env=env, **options)
+        return done.returncode, done.stdout, done.stderr
+
+    return sync_command

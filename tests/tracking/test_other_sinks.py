@@ -1,13 +1,18 @@
-"""Runs in TensorBoard and in MLflow, read back by their own libraries."""
+"""Runs in TensorBoard, in MLflow, and in a tracker that is no part of the package."""
 
+import contextlib
 import io
+import re
 import socket
+import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from neptune_jax.tracking import replay
 from tests.stress.tracking import expected_series
 
 CONFIG = {
@@ -64,17 +69,21 @@ def test_tensorboard(run, sync):
 
 
 @pytest.mark.filterwarnings('ignore')  # MLflow's, of what it is built on
-def test_mlflow(run, sync, tmp_path, monkeypatch):
+def test_mlflow(run, sync_command, tmp_path, monkeypatch, capsys):
     uri = f'sqlite:///{tmp_path}/mlflow.db'
     variables = {'MLFLOW_TRACKING_URI': uri, 'MLFLOW_EXPERIMENT_NAME': 'images'}
-    for expected in ('sent 13 values, 1,000 points, 3 files', 'sent nothing new'):
-        status, output, errors = sync(None, run.workdir, '--to=mlflow', **variables)
-        assert (status, errors) == (0, '')
-        assert f'{run.workdir}: {expected} to {uri}, run ' in output
+    status, output, errors = sync_command(None, run.workdir, '--to=mlflow', **variables)
+    assert (status, errors) == (0, '')
+    assert f'{run.workdir}: sent 13 values, 1,000 points, 3 files to {uri}, run ' in output
+    # The command takes seconds to import MLflow, so the test itself sends the run again.
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert replay.send([run.workdir], 'mlflow') == 0
+    assert f'{run.workdir}: sent nothing new to {uri}, run ' in capsys.readouterr().out
     run.path('sync/mlflow.json').unlink()  # all of it is sent again, and is there once
-    assert sync(None, run.workdir, '--to=mlflow', **variables)[0] == 0
+    assert replay.send([run.workdir], 'mlflow') == 0
+    assert f'{run.workdir}: sent 13 values, 1,000 points, 3' in capsys.readouterr().out
 
-    monkeypatch.setenv('MLFLOW_DISABLE_TELEMETRY', 'true')
     import mlflow
 
     client = mlflow.MlflowClient(uri)
@@ -103,11 +112,36 @@ def test_mlflow(run, sync, tmp_path, monkeypatch):
     assert files == {f'artifacts/{name}' for name in names}
 
 
-def test_a_server_that_is_not_there_is_one_line(run, sync):
+@pytest.mark.filterwarnings('ignore')
+def test_a_server_that_is_not_there_is_one_line(run, monkeypatch, capsys):
     with socket.create_server(('127.0.0.1', 0)) as listener:
         uri = f'http://127.0.0.1:{listener.getsockname()[1]}'
-    status, _, errors = sync(None, run.workdir, '--to=mlflow', MLFLOW_TRACKING_URI=uri)
-    assert status == 2
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', uri)
+    assert replay.send([run.workdir], 'mlflow') == 2
+    errors = capsys.readouterr().err
     assert f'{uri} cannot be used' in errors
     assert f'python -m neptune_jax.sync {run.workdir} --to=mlflow' in errors
     assert errors.count('\n') == 1
+
+
+def test_the_tracker_of_the_documentation(run, sync_command, tmp_path):
+    page = (Path(__file__).parents[2] / 'docs/tracking.md').read_text()
+    (code,) = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    (tmp_path / 'mine.py').write_text(code)
+    arguments = (run.workdir, '--to=mine:open_sink')
+    for expected in ('sent 13 values, 1,000 points, 3 files', 'sent nothing new'):
+        status, output, errors = sync_command(None, *arguments)
+        assert (status, errors) == (0, '')
+        assert output.startswith(f'{run.workdir}: {expected} to runs.db; 1 non-finite number')
+    run.path('sync/mine:open_sink.json').unlink()  # all of it is sent again, and is there once
+    assert sync_command(None, *arguments)[0] == 0
+
+    with contextlib.closing(sqlite3.connect(tmp_path / 'runs.db')) as db:
+        points = db.execute('SELECT key, step, time, value FROM records WHERE step > 0').fetchall()
+        values = dict(db.execute('SELECT key, value FROM records WHERE step = -1').fetchall())
+    series = {}
+    for key, step, seconds, value in sorted(points):
+        series.setdefault(key, []).append((step, round(1000 * seconds), value))
+    assert series == expected_series(run.workdir)
+    assert values['config/model/features'] == '[32, 64]'
+    assert values['summary/status'] == '"finished"'

@@ -1,22 +1,19 @@
-"""The server, asked by the real client, which runs in processes of its own: it warns."""
+"""The test server, used by the real client in processes of its own."""
 
-import contextlib
-import os
 import signal
-import subprocess
-import sys
-import threading
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from neptune_jax.testing import neptune_server as server
+from tests.tracking import programs
 
-SECONDS = 60  # after which a client is killed
+SECONDS = 60
 
 CLIENT = """
-import datetime, math, sys
+import datetime, math
 import neptune
 
 def init_run(**options):
@@ -27,58 +24,31 @@ def init_run(**options):
     )
 
 def ask(question):
-    print('asks', question, flush=True)
-    return sys.stdin.readline().strip()
+    channel.send(question)
+    return channel.recv()
 """
 
 
 @pytest.fixture
-def client(tmp_path):
-    """Starts a script that begins with CLIENT, in an empty folder; returns the process."""
-    with contextlib.ExitStack() as stack:
+def client(tmp_path, environment):
+    """Starts a script that begins with CLIENT, in an empty folder; returns the Program."""
+    started = []
 
-        def client(token, script, **variables):
-            env = {key: value for key, value in os.environ.items() if not key.startswith('NEPTUNE')}
-            env |= {'NEPTUNE_API_TOKEN': token, 'OAUTHLIB_INSECURE_TRANSPORT': '1', **variables}
-            process = subprocess.Popen(
-                [sys.executable, '-c', CLIENT + script],
-                cwd=tmp_path,
-                env=env,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            watchdog = threading.Timer(SECONDS, process.kill)
-            watchdog.start()
-            stack.callback(watchdog.cancel)
-            return process
+    def client(token, script):
+        env = environment(token, OAUTHLIB_INSECURE_TRANSPORT='1')
+        started.append(programs.Program(tmp_path, CLIENT + script, env=env))
+        return started[-1]
 
-        yield client
+    yield client
+    for program in started:
+        program.kill()
 
 
-def asked(process):
-    """Returns what a client asks."""
-    lines = []
-    for line in process.stdout:
-        if line.startswith('asks '):
-            return line.removeprefix('asks ').strip()
-        lines.append(line)
-    raise AssertionError(''.join(lines))
-
-
-def tell(process, answer=''):
-    process.stdin.write(f'{answer}\n')
-    process.stdin.flush()
-
-
-def finish(process):
-    """Waits until a client has ended well; returns its output."""
-    output, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, output
-    return output
+def finish(program):
+    """Waits until a client has ended well; returns what it has printed."""
+    status, output, errors = program.wait()
+    assert status == 0, output + errors
+    return output + errors
 
 
 def test_all_that_is_sent_arrives(client, tmp_path):
@@ -87,7 +57,7 @@ def test_all_that_is_sent_arrives(client, tmp_path):
     Image.fromarray(pixels).save(tmp_path / 'confusion.png')
     (tmp_path / 'model.bin').write_bytes(rng.bytes(int(3.5 * server.PART_SIZE)))
     with server.serve() as tracker:
-        process = client(
+        program = client(
             tracker.token,
             """
 run = init_run(name='first', description='A CNN.', tags=['cnn', 'baseline'])
@@ -105,7 +75,7 @@ run['artifacts/model'].upload('model.bin')
 run.stop()
 """,
         )
-        finish(process)
+        finish(program)
     assert list(tracker.runs) == ['a run']
     run = tracker.runs['a run']
     assert run.attributes == {
@@ -149,12 +119,11 @@ run.stop()
 """
     with server.serve() as tracker:
         first = client(tracker.token, script.format(100))
-        asked(first)
+        first.receive()
         first.kill()
-        first.communicate()
         second = client(tracker.token, script.format(150))
-        asked(second)
-        tell(second)
+        second.receive()
+        second.channel.send(None)
         finish(second)
     (run,) = tracker.runs.values()
     assert run.series == {
@@ -165,7 +134,7 @@ run.stop()
 
 def test_the_client_prints_a_line_for_each_rejected_point_and_ends_well(client):
     with server.serve(executeOperations='reject') as tracker:
-        process = client(
+        program = client(
             tracker.token,
             """
 run = init_run()
@@ -174,7 +143,7 @@ run['config/steps'] = 3
 run.stop()
 """,
         )
-        output = finish(process)
+        output = finish(program)
     run = tracker.runs['a run']
     assert run.rejected == {'train/loss': 3}
     assert run.series == {'train/loss': []}
@@ -184,7 +153,7 @@ run.stop()
 
 def test_what_is_not_finite_or_has_no_type_there_stays_with_the_client(client):
     with server.serve() as tracker:
-        process = client(
+        program = client(
             tracker.token,
             """
 run = init_run()
@@ -197,7 +166,7 @@ run['long'] = 2**31
 run.stop()
 """,
         )
-        output = finish(process)
+        output = finish(program)
     run = tracker.runs['a run']
     assert [(step, value) for step, _, value in run.series['some']] == [(1, 1.0), (3, 2.0)]
     assert run.kinds.keys() == {'some', 'sys/description', 'sys/failed'}  # not even 'none'
@@ -216,9 +185,10 @@ def test_faults_at_the_start_end_in_exceptions(client):
         503: 'NeptuneConnectionLostException',
     }
     with server.serve() as tracker:
-        process = client(
+        program = client(
             tracker.token,
             """
+neptune.common.backends.utils.retries_timeout = 1  # $NEPTUNE_RETRIES_TIMEOUT at the import
 said = ask('which fault')
 while said != 'end':
     try:
@@ -227,30 +197,29 @@ while said != 'end':
     except Exception as error:
         said = ask(type(error).__name__)
 """,
-            NEPTUNE_RETRIES_TIMEOUT='1',
         )
-        asked(process)
+        program.receive()
         answers = {}
         for fault in faults:
             tracker.set_faults(everything=fault)
-            tell(process, fault)
-            answers[fault] = asked(process)
+            program.channel.send(fault)
+            answers[fault] = program.receive()
         tracker.set_faults()
-        tell(process, 'none')
-        assert asked(process) == 'none'
-        tell(process, 'end')
-        finish(process)
+        program.channel.send('none')
+        assert program.receive() == 'none'
+        program.channel.send('end')
+        finish(program)
     assert answers == faults
 
 
 def test_silence_stops_the_client_until_it_ends(client):
     with server.serve(everything='silence') as tracker:
-        process = client(tracker.token, 'init_run().stop()')
+        program = client(tracker.token, 'init_run().stop()')
         assert tracker.wait_for(lambda: tracker.requests.total() == 1, SECONDS)
         assert not tracker.wait_for(lambda: tracker.requests.total() > 1, timeout=2)
-        assert process.poll() is None
+        assert program.status is None
         tracker.set_faults()
-        finish(process)
+        finish(program)
     assert list(tracker.runs) == ['a run']
 
 
@@ -267,22 +236,22 @@ run.stop()
 
 def test_a_fault_in_mid_run_delays_what_is_sent(client):
     with server.serve() as tracker:
-        process = client(tracker.token, TWO_VALUES)
-        asked(process)
+        program = client(tracker.token, TWO_VALUES)
+        program.receive()
         tracker.set_faults(executeOperations=503)
         before = tracker.requests['executeOperations']
-        tell(process)
+        program.channel.send(None)
         assert tracker.wait_for(lambda: tracker.requests['executeOperations'] > before, SECONDS)
         assert tracker.runs['a run'].attributes['config/steps'] == 1
         tracker.set_faults()
-        finish(process)
+        finish(program)
     assert tracker.runs['a run'].attributes['config/steps'] == 2
 
 
 def test_a_server_that_is_killed_and_started_again_goes_on_with_what_it_had(client, tmp_path):
     record = tmp_path / 'record.json'
     with server.start(record) as first:
-        process = client(
+        program = client(
             first.token,
             """
 run = init_run(tags=['cnn'])
@@ -296,15 +265,15 @@ run.wait()
 run.stop()
 """,
         )
-        asked(process)
+        program.receive()
     before = server.read_record(record)['a run']
     assert before.series == {'train/loss': [(1, 100_000, 2.0)]}
     assert before.attributes['started'] == '2026-11-22T00:00:00+00:00'
     assert before.files == {'artifacts/table': b'a,b'}
-    tell(process)
+    program.channel.send(None)
     with server.start(record, first.port) as second:
         assert second.token == first.token
-        finish(process)
+        finish(program)
     after = server.read_record(record)['a run']
     assert after.series == {'train/loss': [(1, 100_000, 2.0), (2, 101_000, 1.0)]}
     assert after.rejected == {'train/loss': 1}
@@ -315,13 +284,13 @@ run.stop()
 def test_a_frozen_server_answers_when_it_thaws(client, tmp_path):
     record = tmp_path / 'record.json'
     with server.start(record) as tracker:
-        process = client(tracker.token, TWO_VALUES)
-        asked(process)
+        program = client(tracker.token, TWO_VALUES)
+        program.receive()
         tracker.send_signal(signal.SIGSTOP)
-        tell(process)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=2)
+        program.channel.send(None)
+        time.sleep(2)
+        assert program.status is None
         assert server.read_record(record)['a run'].attributes['config/steps'] == 1
         tracker.send_signal(signal.SIGCONT)
-        finish(process)
+        finish(program)
     assert server.read_record(record)['a run'].attributes['config/steps'] == 2

@@ -13,17 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from neptune_jax import defaults
 from neptune_jax.data import feed as feeds
+from neptune_jax.devices.preemption import Preemption
 from neptune_jax.errors import Preempted
-from neptune_jax.runs import files, reader
+from neptune_jax.runs import files, reader, writer
 from neptune_jax.testing import neptune_server as server
+from neptune_jax.tracking import follow, replay
 from neptune_jax.training import loop
 from tests.stress.tracking import expected_series
 
 pytestmark = pytest.mark.usefixtures('standard_promotion')
 
 ROOT = Path(__file__).parents[2]
-SHORT_WAIT = 2  # neptune.final_wait_seconds where a server never answers
+SHORT_WAIT = 1  # neptune.final_wait_seconds where a server never answers
 
 
 def token(address):
@@ -79,6 +82,7 @@ def closed_port():
         return listener.getsockname()[1]
 
 
+# $NEPTUNE_API_TOKEN, and the message that says why nothing can be sent.
 UNREACHABLE = {
     'no token': ('', 'NEPTUNE_API_TOKEN is not set'),
     'malformed token': ('abc', 'NEPTUNE_API_TOKEN is malformed'),
@@ -87,19 +91,7 @@ UNREACHABLE = {
     'no such name': (token('http://neptune.invalid'), 'http://neptune.invalid cannot be reached'),
     'closed port': (token(f'http://127.0.0.1:{closed_port()}'), 'Connection refused'),
 }
-
-
-@pytest.mark.parametrize(('token', 'message'), UNREACHABLE.values(), ids=UNREACHABLE.keys())
-def test_a_server_that_cannot_be_reached(
-    tracked_config, tmp_path, monkeypatch, capsys, token, message
-):
-    monkeypatch.setenv('NEPTUNE_API_TOKEN', token)
-    tracked_config.neptune.mode = 'online'
-    last = train_and_check(tracked_config, tmp_path / 'run', capsys)
-    assert message in last
-    assert last.endswith(f'; to go on: python -m neptune_jax.sync {tmp_path}/run')
-
-
+# The request that a server does not answer properly, how it answers, and the message.
 FAULTS = {
     'silence': ('everything', 'silence', 'does not answer'),
     'page': ('everything', 'html', 'does not answer as a Neptune server does'),
@@ -114,14 +106,57 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(('request_', 'fault', 'message'), FAULTS.values(), ids=FAULTS.keys())
-def test_a_server_that_does_not_take_the_run(
-    tracked_config, tmp_path, monkeypatch, capsys, request_, fault, message
+def open_case(case, stack):
+    """Returns the token and the message of a case; its server runs until the stack is closed."""
+    if case in UNREACHABLE:
+        return UNREACHABLE[case]
+    request, fault, message = FAULTS[case]
+    return stack.enter_context(server.serve(**{request: fault})).token, message
+
+
+def test_servers_that_do_not_take_the_run(tmp_path, monkeypatch, capsys):
+    """All cases at once, because they wait most of the time; with rows instead of a training."""
+    config = defaults.get_config().neptune
+    config.mode = 'online'
+    monkeypatch.setenv('NEPTUNE_PROJECT', 'lab/images')
+    messages, waits, followers = {}, {}, {}
+    with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as writing:
+            for case in (*UNREACHABLE, *FAULTS):
+                token, messages[case] = open_case(case, stack)
+                run = writer.Run(tmp_path / case)
+                run.path('artifacts').mkdir(parents=True)
+                files.write_json(run.path('config.json'), {'seed': 0})
+                writing.enter_context(files.locked(run.path('.lock')))
+                writing.callback(run.close)
+                monkeypatch.setenv('NEPTUNE_API_TOKEN', token)
+                waits[case] = SHORT_WAIT if messages[case] == 'not all is sent' else 60
+                config.final_wait_seconds = waits[case]
+                followers[case] = stack.enter_context(contextlib.ExitStack())
+                followers[case].enter_context(
+                    follow.tracked(config.copy_and_resolve_references(), run.workdir, Preemption())
+                )
+                for step in range(1, 11):
+                    run.write(step, {'train/loss': 1 / step})
+        capsys.readouterr()
+        for case, follower in followers.items():
+            began = time.monotonic()
+            follower.close()
+            assert time.monotonic() - began < waits[case] + 3, case
+            (printed,) = capsys.readouterr().out.splitlines()
+            assert messages[case] in printed, case
+            assert printed.endswith(f'; to go on: {replay.command(tmp_path / case)}'), case
+
+
+@pytest.mark.parametrize('case', ['closed port', 'silence after hello', 'refused points'])
+def test_a_training_whose_server_does_not_take_the_run(
+    tracked_config, tmp_path, monkeypatch, capsys, case
 ):
-    if message == 'not all is sent':
-        tracked_config.neptune.final_wait_seconds = SHORT_WAIT
-    with server.serve(**{request_: fault}) as tracker:
-        monkeypatch.setenv('NEPTUNE_API_TOKEN', tracker.token)
+    with contextlib.ExitStack() as stack:
+        token, message = open_case(case, stack)
+        if message == 'not all is sent':
+            tracked_config.neptune.final_wait_seconds = SHORT_WAIT
+        monkeypatch.setenv('NEPTUNE_API_TOKEN', token)
         last = train_and_check(tracked_config, tmp_path / 'run', capsys)
     assert message in last
     assert last.endswith(f'; to go on: python -m neptune_jax.sync {tmp_path}/run')
@@ -227,11 +262,12 @@ def test_offline_and_disabled_start_nothing(tracked_config, tmp_path, capsys, mo
     assert line in capsys.readouterr().out.splitlines()
     monkeypatch.setenv('NEPTUNE_API_TOKEN', 'malformed')
     tracked_config.neptune.mode = 'offline'
-    loop.train_and_evaluate(tracked_config, tmp_path / 'offline')
-    assert 'neptune  offline' in capsys.readouterr().out
+    with follow.tracked(tracked_config.neptune, tmp_path / 'offline', Preemption()):
+        assert 'neptune  offline' in capsys.readouterr().out
     tracked_config.neptune.mode = 'disabled'
-    loop.train_and_evaluate(tracked_config, tmp_path / 'disabled')
-    assert 'neptune ' not in capsys.readouterr().out
+    with follow.tracked(tracked_config.neptune, tmp_path / 'disabled', Preemption()):
+        pass
+    assert capsys.readouterr().out == ''
     assert not list(tmp_path.glob('*/sync'))
 
 
@@ -264,9 +300,9 @@ def test_where_no_process_can_be_started_the_run_goes_on(
 ):
     monkeypatch.setenv('NEPTUNE_API_TOKEN', token('http://127.0.0.1:9'))
     monkeypatch.setattr(sys, 'executable', str(tmp_path / 'no_python'))
-    loop.train_and_evaluate(tracked_config, tmp_path / 'run')
-    assert 'neptune  offline ([Errno 2]' in capsys.readouterr().out
-    assert reader.read_summary(tmp_path / 'run')['status'] == 'finished'
+    (tmp_path / 'run').mkdir()
+    with follow.tracked(tracked_config.neptune, tmp_path / 'run', Preemption()):
+        assert 'neptune  offline ([Errno 2]' in capsys.readouterr().out
 
 
 def test_a_preempted_run_does_not_wait(tracked_config, tmp_path, monkeypatch, capsys, at_step):
@@ -280,13 +316,19 @@ def test_a_preempted_run_does_not_wait(tracked_config, tmp_path, monkeypatch, ca
 
 
 def test_the_command_ends_well_and_in_time_and_is_not_heard_of_again(tmp_path, data_dir):
-    flags = ['--config=configs/cnn.py', '--config.data.name=fashion_mnist_mini']
-    flags += [
-        f'--config.data.dir={data_dir}',
-        '--config.model.features=4',
-        '--config.train.steps=9',
-    ]
-    flags += ['--config.neptune.final_wait_seconds=1', f'--workdir={tmp_path}/run']
+    fields = {  # as in the fixture `config`, whose programs are compiled already
+        'data.name': 'fashion_mnist_mini',
+        'data.dir': data_dir,
+        'model.features': '4,8',
+        'train.batch_size': 64,
+        'train.steps': 12,
+        'eval.batch_size': 200,
+        'eval.every': '3 steps',
+        'parallel.num_devices': 2,
+        'neptune.final_wait_seconds': 1,
+    }
+    flags = ['--config=configs/cnn.py', f'--workdir={tmp_path}/run']
+    flags += [f'--config.{name}={value}' for name, value in fields.items()]
     with server.serve(getProject='silence') as tracker:
         done = subprocess.run(
             [sys.executable, '-m', 'neptune_jax.main', *flags],
