@@ -1,6 +1,6 @@
 """Writes docs/configs.md from neptune_jax/defaults.py and the docstrings of the models.
 
-    python docs/generate_configs.py
+    python -m docs.generate_configs
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ PAGE = Path(__file__).with_name('configs.md')
 INTRODUCTION = """\
 # Configs
 
-*Written by `python docs/generate_configs.py` from `neptune_jax/defaults.py` and the models; a test
+*Written by `python -m docs.generate_configs` from `neptune_jax/defaults.py` and the models; a test
 compares them.*
 
 An experiment is a Python file with a function `get_config()`. It starts from the defaults and

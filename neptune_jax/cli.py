@@ -87,6 +87,8 @@ def _parse_flags(argv, positional):
         if config is None:
             raise UserError('no --config given; try --config=configs/cnn.py')
         defaults.check(config)  # before anything heavy is imported
+        if config.model.get('dtype') == 'bfloat16':
+            startup.prepare_bfloat16()
     return rest
 
 

@@ -63,7 +63,7 @@ FIELDS = {
         '', 'Folder of prepared data; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets.'
     ),
     'data.archive_dir': Field(
-        '', "Folder with the publisher's archives, if they are there already."
+        '', "Folder that holds the publisher's archives; empty: they are found or downloaded."
     ),
     'data.path': Field('', 'image_folder: the folder; arrays: an .npz, .npy or .csv file.'),
     'data.labels_path': Field('', 'arrays: the .npy file of labels for an .npy file of images.'),

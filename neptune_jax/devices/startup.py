@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import re
+import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -15,15 +16,26 @@ _AMX_FLAGS = '--xla_cpu_use_onednn=true --xla_cpu_experimental_onednn_custom_cal
 
 
 def prepare() -> None:
-    """Caches compiled programs on the disk, keeps freed memory, and turns AMX on if there is any.
+    """Caches compiled programs on the disk, and keeps freed memory.
 
-    The environment variables JAX_COMPILATION_CACHE_DIR and XLA_FLAGS take precedence. JAX reads the
-    first when it is imported. Called after that, this function caches no programs.
+    The environment variable JAX_COMPILATION_CACHE_DIR takes precedence. JAX reads it when it is
+    imported. Called after that, this function caches no programs.
     """
     _keep_compiled_programs()
     _keep_freed_memory()
+
+
+def prepare_bfloat16() -> None:
+    """Turns AMX on for bfloat16, if the processor has it. Call it before JAX computes anything.
+
+    The environment variable XLA_FLAGS takes precedence. Programs in float32 would gain nothing, and
+    XLA cannot cache a program that it compiles with these flags.
+    """
     if 'XLA_FLAGS' not in os.environ and _knows_amx():
         os.environ['XLA_FLAGS'] = _AMX_FLAGS
+        # Each start compiles such programs again. JAX would warn of it each time.
+        message = 'Error writing persistent compilation cache entry'
+        warnings.filterwarnings('ignore', message=message)
 
 
 def _keep_compiled_programs():

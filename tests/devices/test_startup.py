@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -11,6 +12,7 @@ REPORT = """
 import json, os, sys
 from neptune_jax.devices import startup
 startup.prepare()
+startup.prepare_bfloat16()
 import jax
 from neptune_jax.training import loop
 print(json.dumps({
@@ -66,3 +68,14 @@ def test_amx_is_turned_on_where_processor_and_xla_know_it(monkeypatch, version, 
     monkeypatch.setattr(startup, '_cpuinfo', lambda: f'flags : {flags}\n')
     monkeypatch.setattr(startup.metadata, 'version', lambda package: version)
     assert startup._knows_amx() == knows
+
+
+def test_amx_is_turned_on_for_bfloat16_alone(monkeypatch):
+    monkeypatch.setattr(startup, '_knows_amx', lambda: True)
+    for name in ('XLA_FLAGS', 'JAX_COMPILATION_CACHE_DIR'):
+        monkeypatch.delenv(name, raising=False)
+    with warnings.catch_warnings():
+        startup.prepare()
+        assert 'XLA_FLAGS' not in os.environ
+        startup.prepare_bfloat16()
+        assert 'onednn' in os.environ['XLA_FLAGS']

@@ -18,6 +18,7 @@ import sklearn.metrics
 from ml_collections import ConfigDict
 from PIL import Image
 
+from neptune_jax import defaults
 from neptune_jax import experiment as experiments
 from neptune_jax.data import dataset
 from neptune_jax.data.sources.cifar import Cifar10
@@ -311,10 +312,10 @@ def test_two_steps_on_an_archive_in_the_format_of_cifar(config, tmp_path, monkey
 
 
 def test_two_steps_on_synthetic_images_and_on_the_same_as_a_tfds_data_set(config, tmp_path):
-    fields = {'examples': 600, 'image_size': (16, 16), 'channels': 3}
-    first = two_steps(config, tmp_path, name='synthetic', **fields)
-    name = 'tfds:synthetic/600x16x16x3_10_0'
-    assert two_steps(config, tmp_path, name=name, **fields) == first
+    config.data.update(image_size=(16, 16), channels=3)
+    first = two_steps(config, tmp_path, name='synthetic', examples=600)
+    name, default = 'tfds:synthetic/600x16x16x3_10_0', defaults.FIELDS['data.examples'].default
+    assert two_steps(config, tmp_path, name=name, examples=default) == first
 
 
 def two_steps(config, tmp_path, **fields):

@@ -17,6 +17,8 @@ def main():
 
     if name.startswith('ours'):
         startup.prepare()  # as our commands do
+        if 'bfloat16' in name:
+            startup.prepare_bfloat16()
     module, class_name = CONTESTANTS[name]
     module = importlib.import_module(f'experiments.benchmarks.contestants.{module}')
     contestant = getattr(module, class_name)(network, int(batch_size), folder)
