@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from docs import generate_configs
 from neptune_jax import defaults, models
 
 ROOT = Path(__file__).parents[1]
@@ -236,3 +237,9 @@ def test_the_makefile_says_what_was_measured():
     )
     assert figures
     assert figures <= speed
+
+
+def test_the_page_of_config_fields_is_that_of_the_code():
+    assert generate_configs.PAGE.read_text() == generate_configs.page(), (
+        'python -m docs.generate_configs'
+    )

@@ -24,8 +24,9 @@ from PIL import Image
 
 from configs import cnn, cnn3, image_folder
 from neptune_jax import experiment
-from neptune_jax.data import dataset
+from neptune_jax.data import dataset, feed
 from neptune_jax.runs import environment
+from neptune_jax.training import compiled
 
 MODES = ('device', 'host', 'stream')
 RESULTS = Path(__file__).parent / 'results/data.jsonl'
@@ -55,9 +56,9 @@ class Training:
 
     def environment(self):
         """Returns versions and hardware, for a record of results."""
-        environment = environment.environment(self.experiment.devices, {})
-        del environment['command']  # it has paths of the machine
-        return environment
+        found = environment.collect(self.experiment.parallel, {})
+        del found['command']  # it has paths of the machine
+        return found
 
     def images_per_second(self, steps):
         """Returns how fast so many steps are, taken to their end."""

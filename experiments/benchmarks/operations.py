@@ -22,7 +22,7 @@ import numpy as np
 from experiments.benchmarks.contestants import CLASSES, NETWORKS, plain_flax
 from neptune_jax import models
 from neptune_jax.devices import startup
-from neptune_jax.learning import losses, steps
+from neptune_jax.learning import losses
 from neptune_jax.models import flops, ops
 
 RESULTS = Path(__file__).parent / 'results/operations.jsonl'

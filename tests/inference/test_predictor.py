@@ -1,4 +1,4 @@
-"""Predictions from a run directory alone, against the training's own and those of older versions."""
+"""Predictions from a run directory, against the training's own and those of older versions."""
 
 import shutil
 from pathlib import Path

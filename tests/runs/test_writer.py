@@ -202,9 +202,9 @@ def test_what_an_earlier_version_left_of_a_start_can_be_used(tmp_path, names):
 def test_an_artifact_without_a_config_is_no_run(tmp_path):
     (tmp_path / 'artifacts').mkdir()
     (tmp_path / 'artifacts/picture.png').touch()
-    with pytest.raises(UserError, match='holds files but no run'):
-        with writer.open_run(tmp_path, defaults.get_config(), {}):
-            pass
+    opened = writer.open_run(tmp_path, defaults.get_config(), {})
+    with pytest.raises(UserError, match='holds files but no run'), opened:
+        pass
 
 
 def test_a_run_from_before_a_field_existed_is_not_refused(tmp_path):
@@ -219,9 +219,9 @@ def test_a_run_from_before_a_field_existed_is_not_refused(tmp_path):
     del saved['augment']['flip']
     files.write_json(tmp_path / 'config.json', saved)
     config.augment.flip = 'random'
-    with pytest.raises(UserError, match=r"augment.flip: 'none' there, 'random' here"):
-        with writer.open_run(tmp_path, config, {}):
-            pass
+    message = r"augment.flip: 'none' there, 'random' here"
+    with pytest.raises(UserError, match=message), writer.open_run(tmp_path, config, {}):
+        pass
 
 
 def test_nan_and_infinities_are_numbers_and_equal_texts_stay_texts(tmp_path):
