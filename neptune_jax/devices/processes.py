@@ -1,94 +1,110 @@
-"""Several processes, on one host or many, as one program: joining, agreeing, ending together."""
+"""Several processes, on one host or many, that train one model together.
 
+JAX's coordination service lets them find each other. When one dies, it ends the others.
+"""
+
+import atexit
 import contextlib
 import os
-import selectors
-import socket
-import struct
 import sys
-import threading
+import time
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from neptune_jax.errors import PREEMPTED_STATUS, Preempted, UserError
+from neptune_jax.errors import Preempted, UserError
 
-# How many processes a launcher has started, where it tells.
+PyTree = Any
+
+# Environment variables in which launchers give the number of processes.
 _COUNTS = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', 'JAX_NUM_PROCESSES')
-_DEAD_AFTER = 40  # seconds without a sign of life from a host, where its sockets do not tell
+
+_HEARTBEAT_TIMEOUT = 10  # seconds without a heartbeat after which JAX takes a process for dead
 
 
 @contextlib.contextmanager
-def joined(distributed):
-    """Makes this process one of several for as long as the context lasts, if it was so started.
+def joined(distributed: bool) -> Iterator[None]:
+    """Makes this process one of several inside the context, if it was started as one of several.
 
-    That is so where `distributed` is True, or where the environment is that of several processes
-    under SLURM, Open MPI or Cloud TPU, or names JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID. Only process 0 prints from then on. When a process dies, all others end with
-    one line.
+    It was if `distributed` is True, if SLURM, Open MPI or Cloud TPU started several processes, or
+    if JAX_NUM_PROCESSES (with JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID) says so. Only process 0
+    prints from then on.
+
+    All processes must leave the context normally, or all with Preempted; they wait for each other.
+    If one leaves it with another exception, or dies, JAX aborts the others (SIGABRT, status 134).
 
     Raises:
         UserError: the other processes cannot be found.
     """
-    if not (distributed or _several()):
+    if not (distributed or _is_one_of_several()):
         yield
         return
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-    # A process that ends early is told of by `_watch`; JAX would abort the others with a stack.
-    jax.config.update('jax_enable_recoverability', True)
     try:
-        arguments = {}
+        arguments: dict[str, Any] = {}
         if 'JAX_NUM_PROCESSES' in os.environ:
             arguments['num_processes'] = int(os.environ['JAX_NUM_PROCESSES'])
             arguments['process_id'] = int(os.environ.get('JAX_PROCESS_ID', '0'))
-        jax.distributed.initialize(heartbeat_timeout_seconds=_DEAD_AFTER, **arguments)
+        jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT, **arguments)
     except (RuntimeError, ValueError) as error:
+        reason = ' '.join(str(error).split())[:200]
         raise UserError(
-            f'parallel.distributed: the processes did not find each other ({_one_line(error)}); '
-            'start them with SLURM, Open MPI or on Cloud TPU, or set JAX_COORDINATOR_ADDRESS, '
+            f'parallel.distributed: the processes did not find each other ({reason}); start them '
+            'with SLURM, Open MPI or on Cloud TPU, or set JAX_COORDINATOR_ADDRESS, '
             'JAX_NUM_PROCESSES and JAX_PROCESS_ID for each'
         ) from error
     if jax.process_index():
         sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 - for the rest of the process
+    preempted = None
     try:
-        connections, over = _connect(), threading.Event()
-    except OSError as error:
-        raise UserError(
-            f'process {jax.process_index()} and process 0 cannot reach each other over TCP: {error}'
-        ) from error
-    watch = threading.Thread(target=_watch, args=(connections, over), daemon=True)
-    watch.start()
-    try:
-        yield
-    except Preempted:
-        _leave(connections, watch)
+        _connect_devices()
+        try:
+            yield
+        except Preempted as error:
+            preempted = error
+        broadcast(np.zeros(1))  # process 0 may still write results; `shutdown` waits 5 minutes only
+        jax.distributed.shutdown()
+    except BaseException as error:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            # A collective fails when another process dies. In that case JAX aborts this process
+            # now, with a status that differs from that of an error.
+            time.sleep(2 * _HEARTBEAT_TIMEOUT)
+        # JAX would wait at exit for the other processes, which wait for this one.
+        atexit.register(_exit_at_once, 2 if isinstance(error, UserError) else 1)
         raise
-    except BaseException:
-        over.set()
-        if jax.process_index():
-            jax.distributed.shutdown()  # while process 0 is there to hear it
-        for connection in connections.values():
-            connection.shutdown(socket.SHUT_RDWR)  # without a goodbye
-        raise
-    _leave(connections, watch)
+    if preempted:
+        raise preempted
 
 
-def _several():
+def _is_one_of_several():
     counts = (os.environ.get(name, '1') for name in _COUNTS)
     return any(count != '1' for count in counts) or ',' in os.environ.get(
         'TPU_WORKER_HOSTNAMES', ''
     )
 
 
-def _one_line(error):
-    return ' '.join(str(error).split())[:200]
+def _connect_devices():
+    """Runs the first collectives, for which gloo lets no process be 30 seconds late.
+
+    Later collectives may be late: they use the same connections.
+    """
+    jax.pmap(lambda x: jax.lax.psum(x, 'device'), 'device')(np.zeros(jax.local_device_count()))
+    broadcast(np.zeros(1))
 
 
-def broadcast(tree):
+def _exit_at_once(status):
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def broadcast(tree: PyTree) -> PyTree:
     """Returns process 0's pytree of arrays to all; the others give one of the same shapes.
 
-    As bytes: the sum by which it is done would lose the sign of zeros.
+    Sends the arrays as bytes: JAX broadcasts by a sum, which would lose the sign of zeros.
     """
     if jax.process_count() == 1:
         return tree
@@ -102,78 +118,3 @@ def broadcast(tree):
             for data, leaf in zip(flat, leaves, strict=True)
         ],
     )
-
-
-def _connect():
-    """Returns connected sockets: process 0's to each other process by its number, theirs to it."""
-    address = np.zeros(256, np.uint8)
-    if jax.process_index() == 0:
-        host = os.environ.get('JAX_COORDINATOR_ADDRESS', socket.gethostname()).rpartition(':')[0]
-        server = socket.create_server(('', 0))
-        text = f'{host or socket.gethostname()} {server.getsockname()[1]}'.encode()
-        address[: len(text)] = np.frombuffer(text, np.uint8)
-    host, port = bytes(broadcast(address)).rstrip(b'\0').decode().split()
-    if jax.process_index():
-        connection = socket.create_connection((host, int(port)), timeout=_DEAD_AFTER)
-        connection.sendall(struct.pack('!i', jax.process_index()))
-        return {0: _watchable(connection)}
-    connections = {}
-    server.settimeout(_DEAD_AFTER)
-    with server:
-        while len(connections) < jax.process_count() - 1:
-            connection, _ = server.accept()
-            (number,) = struct.unpack('!i', connection.recv(4, socket.MSG_WAITALL))
-            connections[number] = _watchable(connection)
-    return connections
-
-
-def _watchable(connection):
-    """Makes a connection wait for ever, and end when the other host is gone without a word."""
-    connection.settimeout(None)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (('TCP_KEEPIDLE', 10), ('TCP_KEEPINTVL', 5), ('TCP_KEEPCNT', 6)):
-        if hasattr(socket, name):  # Linux; elsewhere the system's own, longer times hold
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return connection
-
-
-_GOODBYE = b'.'
-
-
-def _leave(connections, watch):
-    """Ends this process's part in good order; process 0, on which all depend, is the last."""
-    for connection in connections.values():
-        with contextlib.suppress(OSError):
-            connection.sendall(_GOODBYE)
-    if jax.process_index() == 0:
-        watch.join()
-    jax.distributed.shutdown()
-    for connection in connections.values():
-        connection.close()
-
-
-def _watch(connections, over):
-    """Waits for the goodbyes and the ends of other processes; ends this one if one dies before."""
-    leaving = set()
-    with selectors.DefaultSelector() as selector:
-        for number, connection in connections.items():
-            selector.register(connection, selectors.EVENT_READ, number)
-        while selector.get_map():
-            for key, _ in selector.select():
-                try:
-                    received = key.fileobj.recv(1)
-                except OSError:
-                    received = b''
-                if over.is_set():
-                    return
-                if received == _GOODBYE:
-                    leaving.add(key.data)
-                elif key.data in leaving:
-                    selector.unregister(key.fileobj)
-                else:
-                    message = (
-                        f'error: process {key.data} of {jax.process_count()} has ended early; when '
-                        'all are started again, the run goes on from the last checkpoint\n'
-                    )
-                    os.write(2, message.encode())
-                    os._exit(PREEMPTED_STATUS)

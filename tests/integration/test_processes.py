@@ -52,7 +52,7 @@ def run_until(processes, text):
 
 def test_a_process_that_dies_takes_the_other_down_and_the_run_resumes(data_dir, tmp_path):
     flags = (f'--config.data.dir={data_dir}', '--config.data.mode=host')
-    flags += ('--config.checkpoint.every=5 steps', '--config.train.steps=2000')
+    flags += ('--config.checkpoint.every=5 steps', '--config.train.steps=200')
     for killed, step in ((1, 20), (0, 40)):
         processes = started.start(tmp_path / 'run', *flags)
         output = run_until(processes, f'step     {step}/')
@@ -76,9 +76,10 @@ def test_a_process_that_dies_takes_the_other_down_and_the_run_resumes(data_dir, 
 
 def test_an_error_of_one_process_is_one_line_and_ends_the_other(data_dir, tmp_path):
     (tmp_path / 'file').write_text('No run: an error of process 0, which alone writes here.')
+    wrong = ('--config.data.name=arrays', '--config.data.path=/nowhere')
     runs = [
         started.start(tmp_path, f'--config.data.dir={data_dir}'),
-        started.start(tmp_path / 'run', flags_of_process_1=('--config.optim.name=newton',)),
+        started.start(tmp_path / 'run', f'--config.data.dir={data_dir}', flags_of_process_1=wrong),
     ]
     for failed, processes in enumerate(runs):
         results = started.finish(processes)
