@@ -20,6 +20,7 @@ def main(args: list[str]) -> None:
     import numpy as np
 
     from neptune_jax import experiment as experiments
+    from neptune_jax.devices import compiling
     from neptune_jax.reporting import figures
 
     experiment = experiments.create(CONFIG.value)
@@ -30,7 +31,7 @@ def main(args: list[str]) -> None:
         'label': data.labels[examples],
         'index': examples,
     }
-    augment = jax.jit(experiment.augment)
+    augment = compiling.jit(experiment.augment)
     key = jax.random.key(experiment.config.seed)
     epochs = [
         jax.device_get(augment(batch, key, np.int32(epoch * experiment.steps_per_epoch), epoch))

@@ -102,7 +102,7 @@ class Parallel:
             The compiled function. It refuses other shapes instead of compiling again.
         """
         split = [i == sharded for i in range(len(args))]
-        if self.driver == 'pmap':
+        if self.driver == 'pmap' and self.ahead_of_time:
             run = jax.pmap(
                 step,
                 axis_name=_AXIS,
@@ -112,7 +112,10 @@ class Parallel:
                 devices=self.devices,
             )
         else:
-            if self.driver == 'shard_map':
+            if self.driver in ('pmap', 'shard_map'):
+                if self.driver == 'pmap':
+                    # `jax.pmap` does the same, but it takes no options for the compiler.
+                    step = _without_device_axis(step, sharded)
                 whole, divided = PartitionSpec(), PartitionSpec(_AXIS)
                 specs = tuple(divided if here else whole for here in split)
                 # With check_vma, JAX would sum the gradients of replicated parameters over devices.
@@ -125,7 +128,8 @@ class Parallel:
                 )
             elif self.axis_name:
                 step = self._map_over_shares(step, sharded, split)
-            run = jax.jit(step, donate_argnums=donate, out_shardings=self.replicated)
+            jit = jax.jit if self.ahead_of_time else compiling.jit
+            run = jit(step, donate_argnums=donate, out_shardings=self.replicated)
         if not self.ahead_of_time:
             return run
         if self.driver == 'pmap' and jax.process_count() > 1:
@@ -151,6 +155,17 @@ class Parallel:
             return mapped(*args)
 
         return run
+
+
+def _without_device_axis(step, sharded):
+    """Takes the axis of one device off the argument `sharded` of a step."""
+
+    def run(*args):
+        args = list(args)
+        args[sharded] = jax.tree.map(lambda leaf: leaf[0], args[sharded])
+        return step(*args)
+
+    return run
 
 
 def create(config: ConfigDict, **options: Any) -> Parallel:

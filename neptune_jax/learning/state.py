@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from neptune_jax.devices import compiling
+
 PyTree = Any
 
 
@@ -65,9 +67,10 @@ def create(
     The program runs once. On a CPU, XLA would spend a second to optimise each layer's random
     numbers, so it does not optimise.
     """
-    options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
-    init = partial(initial, model, optimizer, image_shape, ema=ema)
-    return jax.jit(init, compiler_options=options)(jax.random.key(seed))
+    options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else {}
+    init = jax.jit(partial(initial, model, optimizer, image_shape, ema=ema))
+    key = jax.random.key(seed)
+    return compiling.compile_lowered(init.lower(key), options)(key)
 
 
 def count_params(params: PyTree) -> int:
