@@ -3,8 +3,8 @@
 The pages are README.md, CONTRIBUTING.md, and the Markdown files of docs/, experiments/ and tests/.
 """
 
-import importlib
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -158,25 +158,17 @@ def test_files_exist():
 
 
 def test_dotted_names_can_be_imported():
-    missing = []
+    missing, checked = [], 0
     for page, span in spans():
         match = re.fullmatch(rf'((?:{"|".join(TOP)})(?:\.\w+)+)(?:\(.*\))?', span)
         if not match or span.endswith('.py'):
             continue
-        value, *names = match[1].split('.')
-        for name in names:
-            if isinstance(value, str) and not hasattr(importlib.import_module(value), name):
-                value = f'{value}.{name}'
-            elif isinstance(value, str):
-                value = getattr(importlib.import_module(value), name)
-            else:
-                value = getattr(value, name, None)
+        checked += 1
         try:
-            importlib.import_module(value) if isinstance(value, str) else None
-        except ImportError:
-            value = None
-        if value is None:
+            pkgutil.resolve_name(match[1])
+        except (ImportError, AttributeError):
             missing.append(report(page, span))
+    assert checked
     assert not missing, '\n'.join(missing)
 
 
@@ -201,9 +193,11 @@ def test_measured_figures_stand_between_markers():
     """So that none is left behind when something is measured again."""
     found = []
     for page in [PAGES[0], *ROOT.glob('docs/*.md')]:
+        if page.name == 'configs.md':  # written from the code
+            continue
         text = re.sub(r'<!-- figures: .*?<!-- end -->', '', prose(page), flags=re.DOTALL)
         text = re.sub(r'`[^`]*`', '', text)
-        figures = r'\d[\d.,]*\s?(?:images/s|times\b|%|ms\b|s\b|MiB\b)|\d\.\d{3}'
+        figures = r'\d[\d.,]*\s?(?:images/s|times\b|%|ms\b|s\b|MiB\b)|\b0\.[1-9]\d\d'
         found += [report(page, figure) for figure in re.findall(figures, text)]
     assert not found, '\n'.join(found)
 
