@@ -42,7 +42,9 @@ class Experiment:
     checkpoint_seconds: float | None
     abstract_state: state.TrainState  # shapes, types and placement of its arrays
 
-    def train_step(self, state: state.TrainState, batch: steps.Batch) -> tuple:
+    def train_step(
+        self, state: state.TrainState, batch: steps.Batch, key: jax.Array | None = None
+    ) -> tuple:
         """Takes a training step on raw images: augments, standardises and updates the state.
 
         A pure function, to be traced. It returns what `steps.train_step` returns; the metrics also
@@ -52,10 +54,12 @@ class Experiment:
             state: TrainState.
             batch: `image` uint8[B, H, W, C], `label` int32[B] and `index` int32[B], the numbers of
                 the examples in the data set; this device's share of them under pmap and shard_map.
+            key: PRNG key of augmentation and dropout; None: that of `config.seed`.
         """
         config, index = self.config, batch['index']
+        seed_key = jax.random.key(config.seed) if key is None else key
         batch = batch | {'image': batch['image'].astype(jnp.float32) / 255}
-        epoch, seed_key = state.step // self.steps_per_epoch, jax.random.key(config.seed)
+        epoch = state.step // self.steps_per_epoch
         batch = self.augment(batch, seed_key, state.step, epoch)
         batch['key'] = jax.vmap(augment.dropout_key, (None, None, 0))(seed_key, state.step, index)
         batch['image'] = self.dataset.standardizer(batch['image'])

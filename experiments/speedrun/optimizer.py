@@ -1,46 +1,60 @@
-"""Who learns how: Muon for the kernels of convolutions, Nesterov momentum for what else learns.
+"""The optimizer and the schedule of the speedrun, for `optim.name` and `optim.schedule`.
 
-Losses are summed over a batch, not averaged: so a rate does not change with the batch size.
+Muon trains the kernels of convolutions; Nesterov's momentum trains biases and the last layer.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import path_aware_map
+from ml_collections import ConfigDict
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-WEIGHT_DECAY = 2e-6  # of an example
+# The schedule starts at this share of the highest rate, which it reaches at this share of the run.
+START, TOP = 0.2, 0.2
+
+# A kernel [h, w, in, out] as a matrix of one column a feature.
+KERNEL = MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
 
 
-def create(rates, batch_size, total_steps, whitening_steps):
+def create(
+    config: ConfigDict, schedule: optax.Schedule, in_steps: Callable[[str, str], int]
+) -> optax.GradientTransformation:
     """Returns the Optax transformation of a network's parameters.
 
     Args:
-        rates: the highest learning rates of 'kernel', 'head' and 'bias'.
-        batch_size: in examples.
-        total_steps: of the run.
-        whitening_steps: after so many the bias of the whitening convolution stays as it is.
+        config: the `optim` group. Its options are `kernel_rate`, `head_rate` and `bias_rate`, the
+            learning rates of convolutions, the last layer and biases where the schedule is at 1;
+            `weight_decay`, the share of a bias or of the last layer that a step takes away there;
+            `whitening`, the length in which the bias of the whitening convolution learns.
+        schedule: from the step to a factor of all rates.
+        in_steps: converts a length, given with the name of its field, to steps.
     """
-    nesterov = partial(_nesterov, batch_size=batch_size)
-    schedule = partial(triangle, total_steps=total_steps)
+    options = config.options
+    nesterov = partial(_nesterov, weight_decay=options.weight_decay)
+    whitening_steps = min(
+        in_steps(options.whitening, 'optim.options.whitening'),
+        in_steps('100%', 'optim.options.whitening'),
+    )
+    whitening_schedule = optax.linear_schedule(config.learning_rate, 0.0, whitening_steps)
     return optax.multi_transform(
         {
             'frozen': optax.set_to_zero(),
-            'kernel': _muon(partial(schedule, peak=rates['kernel'])),
-            'head': nesterov(rates['head'], partial(schedule, peak=rates['head'])),
-            'bias': nesterov(rates['bias'], partial(schedule, peak=rates['bias'])),
-            'whitening_bias': nesterov(
-                rates['bias'], optax.linear_schedule(rates['bias'], 0.0, whitening_steps)
-            ),
+            'kernel': _muon(options.kernel_rate, schedule),
+            'head': nesterov(options.head_rate, schedule),
+            'bias': nesterov(options.bias_rate, schedule),
+            'whitening_bias': nesterov(options.bias_rate, whitening_schedule),
         },
         partial(path_aware_map, group),
     )
 
 
-def group(path, _):
-    """Returns which of the transformations a parameter gets, by the names on the way to it."""
+def group(path: tuple[str, ...], _: Any) -> str:
+    """Returns which of the transformations a parameter gets, by its path."""
     if path[0] == 'whitening':
         return 'frozen' if path[-1] == 'kernel' else 'whitening_bias'
     if path[0] == 'head':
@@ -48,31 +62,40 @@ def group(path, _):
     return path[-1]
 
 
-def triangle(step, peak, total_steps, start=0.2, top=0.2):
-    """Returns the rate: from `start` times the peak up to the peak at the share `top`, then to 0.
+def triangle(
+    config: ConfigDict, total_steps: int, in_steps: Callable[[str, str], int]
+) -> optax.Schedule:
+    """Returns the schedule: linearly up to `config.learning_rate`, then linearly down to 0.
 
-    Both legs are linear; of the steps 0 to total_steps - 1 the last one has a rate above 0.
+    Of the steps 0 to total_steps - 1 the last one has a rate above 0.
     """
-    return peak * jnp.interp(
-        jnp.asarray(step, jnp.float32),
-        jnp.array([0.0, top * total_steps, total_steps], jnp.float32),
-        jnp.array([start, 1.0, 0.0], jnp.float32),
-    )
+    del in_steps
+
+    def schedule(step):
+        share = jnp.interp(
+            jnp.asarray(step, jnp.float32),
+            jnp.array([0.0, TOP * total_steps, total_steps], jnp.float32),
+            jnp.array([START, 1.0, 0.0], jnp.float32),
+        )
+        return config.learning_rate * share
+
+    return schedule
 
 
-def _nesterov(peak, schedule, batch_size):
+def _nesterov(rate, schedule, weight_decay):
     return optax.chain(
-        optax.add_decayed_weights(WEIGHT_DECAY * batch_size / peak),
+        optax.scale(rate),
+        optax.add_decayed_weights(weight_decay),
         optax.trace(0.85, nesterov=True),
         optax.scale_by_learning_rate(schedule),
     )
 
 
-def _muon(schedule):
-    """Muon on kernels as matrices (Jordan et al., 2024), which keep the norm sqrt(features).
+def _muon(rate, schedule):
+    """Muon (Jordan et al., 2024) on kernels whose norm is held at sqrt(features).
 
-    Batch normalisation makes the size of a kernel meaningless. Held, it leaves the meaning of a
-    learning rate the same throughout.
+    The size of a kernel in front of a batch normalisation does not change what the network
+    computes. A constant size keeps the effect of a learning rate the same throughout the run.
     """
     return optax.chain(
         scale_by_muon(
@@ -80,7 +103,7 @@ def _muon(schedule):
             beta=0.6,
             weight_dimension_numbers=partial(jax.tree.map, lambda _: KERNEL),
         ),
-        optax.scale_by_learning_rate(schedule),
+        optax.scale_by_learning_rate(lambda step: rate * schedule(step)),
         optax.stateless(partial(jax.tree.map, _hold_norm)),
     )
 
@@ -88,6 +111,3 @@ def _muon(schedule):
 def _hold_norm(update, kernel):
     norm = jnp.linalg.norm(kernel.reshape(-1))
     return update + (kernel.shape[-1] ** 0.5 / norm - 1) * kernel
-
-
-KERNEL = MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)

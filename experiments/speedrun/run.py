@@ -4,85 +4,52 @@
 
 The clock runs from the data on the device to the number of test images that are classified
 correctly. It includes the order of the examples, the initial parameters, the whitening, the
-training and the evaluation of all views; it leaves out the compilation, which is timed apart. One
+training and the evaluation of all views. It leaves out the compilation, which is timed apart. One
 run on a seed of its own warms up.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import platform
 import statistics
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
-from configs import cnn
+from experiments.speedrun import config as rungs
 from experiments.speedrun import training
-from neptune_jax.data import dataset
+from neptune_jax import experiment
 from neptune_jax.devices import startup
 from neptune_jax.runs import environment
 
 RESULTS = Path(__file__).parent / 'results'
 
-SHIFTS = ((0, 0), (-1, -1), (1, 1))
+
+def create(
+    rung: str, data_name: str = 'fashion_mnist', data_dir: str = '', split: str = 'test'
+) -> experiment.Experiment:
+    """Returns the Experiment of a rung, on one device.
+
+    It trains on all images but the test images and, if it is to be evaluated on `split` 'val', a
+    tenth of each class.
+    """
+    config = rungs.get_config(rung)
+    config.data.update(name=data_name, dir=data_dir, mode='device')
+    config.data.val_fraction = 0.1 if split == 'val' else 0.0
+    config.parallel.update(driver='jit', num_devices=1)
+    return experiment.create(config)
 
 
-@dataclasses.dataclass(frozen=True)
-class Rung:
-    """What is trained, and how."""
-
-    network: dict  # attributes of net.Network
-    epochs: float
-    batch_size: int
-    rates: dict  # the highest learning rates of kernels, the last layer and biases
-    augment: dict  # fields of the `augment` group of a config, where not off
-    views: tuple  # of a test image: pixels down and to the right, and whether mirrored
-
-
-def airbench(widths, epochs, depth=2, dtype=jnp.bfloat16, **more):
-    """Returns a Rung like airbench's with Muon; `more` is augmentation."""
-    return Rung(
-        network={'widths': widths, 'depth': depth, 'dtype': dtype},
-        epochs=epochs,
-        batch_size=2000,
-        rates={'kernel': 0.24, 'head': 0.0026, 'bias': 0.053},
-        augment={'flip': 'alternating', 'translate': 2, **more},
-        views=tuple((*shift, mirror) for shift in SHIFTS for mirror in (False, True)),
-    )
-
-
-RUNGS = {
-    '94': airbench((64, 256, 256), epochs=8),
-    '95': airbench((128, 384, 384), epochs=16),
-    '96': airbench((128, 512, 512), epochs=60, depth=3, erase=0.5),
-    # The rung 94 at a size that a CPU can try: it shows that the parts work together.
-    'narrow': airbench((16, 32, 32), epochs=3, dtype=jnp.float32),
-    'cpu90': Rung(
-        network={'widths': (32, 64), 'depth': 1, 'patch': 3, 'stride': 2, 'pool': 1},
-        epochs=2,
-        batch_size=250,
-        rates={'kernel': 0.15, 'head': 0.08, 'bias': 0.01},
-        augment={},
-        views=((0, 0, False),),
-    ),
-}
-
-
-def load(name, data_dir, split='test'):
-    """Returns a Dataset to be evaluated on `split`; unless that is 'val', all others train."""
-    config = cnn.get_config().data
-    config.update(name=name, dir=data_dir, val_fraction=0.1 if split == 'val' else 0.0)
-    return dataset.load(config)
-
-
-def train(rung, seeds, data, split, together):
+def train(
+    rung: str, seeds: int, data_name: str, data_dir: str, split: str, together: int
+) -> Iterator[dict]:
     """Yields a record for each seed."""
     in_one_program = jax.default_backend() != 'cpu'
-    runner = training.Runner(RUNGS[rung], data, split, together, in_one_program)
+    created = create(rung, data_name, data_dir, split)
+    runner = training.Runner(created, split, together, in_one_program)
     runner([seeds + i for i in range(together)])  # warms up
     for first in range(0, seeds, together):
         chosen = [first + i for i in range(together)]
@@ -96,12 +63,12 @@ def train(rung, seeds, data, split, together):
                 'seconds': round(seconds / together, 4),
                 'seeds_at_once': together,
                 'compile_seconds': round(runner.compile_seconds, 2),
-                **environment(),
+                **hardware_and_versions(),
             }
 
 
-def environment():
-    """Returns what a result depends on besides the program: hardware and versions."""
+def hardware_and_versions() -> dict:
+    """Returns what a result depends on besides the program."""
     packages = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
     device = jax.devices()[0]
     return {
@@ -112,7 +79,7 @@ def environment():
     }
 
 
-def summary(records):
+def summary(records: list[dict]) -> str:
     """Returns a line on the accuracy and the time of a rung's records."""
     accuracies, seconds = ([record[key] for record in records] for key in ('accuracy', 'seconds'))
     return (
@@ -125,7 +92,7 @@ def summary(records):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--rung', choices=RUNGS, default='94')
+    parser.add_argument('--rung', choices=rungs.RUNGS, default='94')
     parser.add_argument('--seeds', type=int, default=50)
     parser.add_argument('--together', type=int, default=1, help='seeds in one program; GPU or TPU')
     parser.add_argument('--split', choices=('test', 'val'), default='test', help='val: to tune')
@@ -136,11 +103,12 @@ def main():
     if args.seeds % args.together:
         parser.error('--seeds must be a multiple of --together')
     startup.prepare()
-    data = load(args.data_name, args.data_dir, args.split)
     records, out = [], args.out or RESULTS / f'{args.rung}.jsonl'
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open('w') as file:
-        for record in train(args.rung, args.seeds, data, args.split, args.together):
+        for record in train(
+            args.rung, args.seeds, args.data_name, args.data_dir, args.split, args.together
+        ):
             records.append(record)
             file.write(json.dumps(record) + '\n')
             file.flush()

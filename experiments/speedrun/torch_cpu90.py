@@ -1,10 +1,10 @@
-"""The rung 'cpu90' and the same training in PyTorch, in alternation.
+"""The rung cpu90 and the same training in PyTorch, in alternation.
 
     pip install -r requirements-bench.txt
     python -m experiments.speedrun.torch_cpu90 --seeds=5
 
 The same initial parameters, batches, optimizer, schedule and evaluation, in eager PyTorch. Its
-clock leaves out the initial parameters, which are copied; ours does not.
+clock leaves out the initial parameters, which are copied. Ours includes them.
 """
 
 import argparse
@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from experiments.speedrun import optimizer, run, training
+from experiments.speedrun import run, training
 from neptune_jax.devices import startup
+from neptune_jax.experiment import Experiment
 
 RESULTS = Path(__file__).parent / 'results/cpu90.jsonl'
 
@@ -59,7 +60,7 @@ def _parameter(array, axes=None):
 
 
 class Muon(torch.optim.Optimizer):
-    """As optimizer.py has it: kernels as matrices of one row a feature, at norm sqrt(features)."""
+    """Muon as in optimizer.py: kernels as matrices of one row a feature, of norm sqrt(features)."""
 
     def __init__(self, params, beta=0.6):
         super().__init__(params, {'lr': 0.0})
@@ -92,15 +93,17 @@ def orthogonalize(x):
 class Trainer:
     """Trains and evaluates as training.Runner does."""
 
-    def __init__(self, rung, dataset, runner):
-        self._rung, self._runner = rung, runner
+    def __init__(self, experiment: Experiment, runner: training.Runner):
+        self._config, self._runner = experiment.config, runner
+        self._whitening_steps = min(3 * experiment.steps_per_epoch, runner.steps)
+        dataset = experiment.dataset
         images = torch.tensor(np.array(dataset.images)).permute(0, 3, 1, 2).contiguous()
         self._images, self._labels = images, torch.tensor(dataset.labels.astype(np.int64))
         self._shift = float(dataset.standardizer.shift[0])
         self._scale = float(dataset.standardizer.scale[0])
         self._test = torch.tensor(dataset.splits['test'])
 
-    def __call__(self, seed):
+    def __call__(self, seed: int) -> tuple[float, float]:
         """Returns the test accuracy and the seconds it took."""
         variables = self._runner.init([seed]).params
         began = time.perf_counter()
@@ -108,38 +111,36 @@ class Trainer:
         with torch.no_grad():
             correct = sum(
                 (network(self._pixels(rows)).argmax(1) == self._labels[rows]).sum().item()
-                for rows in self._test.split(self._rung.batch_size)
+                for rows in self._test.split(self._config.eval.batch_size)
             )
         return correct / len(self._test), time.perf_counter() - began
 
-    def train(self, seed, variables):
+    def train(self, seed: int, variables: dict) -> Network:
         """Returns the network after the last step."""
-        rung, steps = self._rung, self._runner.steps
-        network = Network(rung.network, variables)
+        options, steps = self._config.optim.options, self._runner.steps
+        network = Network(self._config.model, variables)
         muon = Muon(network.convolutions.parameters())
-        decay = optimizer.WEIGHT_DECAY * rung.batch_size
         biases = [norm.bias for norm in network.norms]
         groups = [
-            {'params': params, 'lr': 0.0, 'weight_decay': decay / rung.rates[name]}
-            for name, params in (
-                ('head', [network.head]),
-                ('bias', biases),
-                ('bias', [network.whitening_bias]),
+            {'params': params, 'lr': 0.0, 'weight_decay': options.weight_decay / rate}
+            for rate, params in (
+                (options.head_rate, [network.head]),
+                (options.bias_rate, biases),
+                (options.bias_rate, [network.whitening_bias]),
             )
         ]
         sgd = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
         for step, rows in enumerate(torch.tensor(self._runner.order([seed]))):
             share = float(np.interp(step, [0, 0.2 * steps, steps], [0.2, 1, 0]))
-            muon.param_groups[0]['lr'] = rung.rates['kernel'] * share
-            sgd.param_groups[0]['lr'] = rung.rates['head'] * share
-            sgd.param_groups[1]['lr'] = rung.rates['bias'] * share
-            left = max(1 - step / self._runner.whitening_steps, 0)
-            sgd.param_groups[2]['lr'] = rung.rates['bias'] * left
+            muon.param_groups[0]['lr'] = options.kernel_rate * share
+            sgd.param_groups[0]['lr'] = options.head_rate * share
+            sgd.param_groups[1]['lr'] = options.bias_rate * share
+            left = max(1 - step / self._whitening_steps, 0)
+            sgd.param_groups[2]['lr'] = options.bias_rate * left
             loss = functional.cross_entropy(
                 network(self._pixels(rows)),
                 self._labels[rows],
-                label_smoothing=training.LABEL_SMOOTHING,
-                reduction='sum',
+                label_smoothing=self._config.loss.label_smoothing,
             )
             loss.backward()
             for chain in (muon, sgd):
@@ -159,10 +160,10 @@ def main():
     parser.add_argument('--data_dir', default='', help='where tfds keeps its data')
     args = parser.parse_args()
     startup.prepare()
-    rung, data = run.RUNGS['cpu90'], run.load(args.data_name, args.data_dir)
-    runner = training.Runner(rung, data)
-    trainer = Trainer(rung, data, runner)
-    environment = run.environment()
+    experiment = run.create('cpu90', args.data_name, args.data_dir)
+    runner = training.Runner(experiment)
+    trainer = Trainer(experiment, runner)
+    environment = run.hardware_and_versions()
     environment['versions'] |= {'torch': metadata.version('torch')}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     compiling = {'jax': round(runner.compile_seconds, 2), 'torch': 0.0}

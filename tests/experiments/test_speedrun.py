@@ -1,14 +1,23 @@
 """The speedrun on tiny networks: its parts against NumPy, its ways to run against each other."""
 
 import dataclasses
+import functools
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from experiments.speedrun import config as rungs
 from experiments.speedrun import net, optimizer, run, training
+from neptune_jax import experiment
+from neptune_jax.data import feed
+from neptune_jax.errors import UserError
+from neptune_jax.learning import lengths, state
+from neptune_jax.training import loop
 
 RNG = np.random.default_rng(0)
 
@@ -21,27 +30,39 @@ def standard_promotion():
 
 
 @pytest.fixture(scope='module')
-def data(data_dir):
-    """Few images: in a loop, where the tests must take them too, convolutions are slow on a CPU.
+def tiny(data_dir, tmp_path_factory):
+    """Returns a function from a rung's name to its Experiment at a tiny size, in float32.
 
+    The images are few: the tests train in a loop too, and there convolutions are slow on a CPU.
     They are noise, without the equal pixels that make the gradient of max pooling ambiguous.
     """
-    mini = run.load('fashion_mnist_mini', str(data_dir))
-    splits = {'train': mini.splits['train'][:100], 'test': mini.splits['test'][:30]}
-    images = RNG.integers(0, 256, mini.images.shape, np.uint8)
-    return dataclasses.replace(mini, images=images, splits=splits)
+    path = tmp_path_factory.mktemp('noise') / 'noise.npz'
+    images = RNG.integers(0, 256, (130, 28, 28), np.uint8)
+    labels = np.arange(130) % 10
+    np.savez(
+        path,
+        x_train=images[:100],
+        y_train=labels[:100],
+        x_test=images[100:],
+        y_test=labels[100:],
+    )
 
+    def create(name, **augment):
+        config = rungs.get_config(name)
+        config.data.update(name='arrays', path=str(path), dir=str(data_dir), mode='device')
+        config.model.update(widths=(4, 6), dtype='float32')
+        config.augment.update(augment)
+        config.train.update(batch_size=20, epochs=0.6)
+        config.eval.batch_size = 20
+        config.parallel.update(driver='jit', num_devices=1)
+        return experiment.create(config)
 
-def tiny(name):
-    """A rung as it is, but for its sizes, and in float32 to be compared."""
-    rung = run.RUNGS[name]
-    network = rung.network | {'widths': (4, 6), 'dtype': jnp.float32}
-    return dataclasses.replace(rung, network=network, batch_size=20, epochs=0.6)
+    return create
 
 
 @pytest.fixture(scope='module')
-def runner(data):
-    return training.Runner(tiny('94'), data)
+def runner(tiny):
+    return training.Runner(tiny('94'))
 
 
 def test_whitened_patches_have_the_identity_as_covariance():
@@ -94,13 +115,13 @@ def test_the_first_features_of_a_new_convolution_are_its_input(features):
 
 
 def test_a_third_convolution_adds_to_what_the_first_made():
-    block = net.Block(4, 3, jnp.float32)
+    block = net.Block(4, 3)
     images = RNG.normal(size=(5, 6, 6, 4)).astype(np.float32)
     variables = block.init(jax.random.key(0), images, False)
     params = dict(variables['params'])
     params['Conv_2'] = {'kernel': np.zeros((3, 3, 4, 4), np.float32)}
     found = block.apply({**variables, 'params': params}, images, False)
-    first = net.Block(4, 1, jnp.float32)
+    first = net.Block(4, 1)
     kept = {'Conv_0': params['Conv_0'], 'BatchNorm_0': params['BatchNorm_0']}
     stats = {'BatchNorm_0': variables['batch_stats']['BatchNorm_0']}
     branch = first.apply({'params': kept, 'batch_stats': stats}, images, False)
@@ -108,7 +129,10 @@ def test_a_third_convolution_adds_to_what_the_first_made():
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_zero():
-    found = [float(optimizer.triangle(step, 3.0, 50)) for step in range(51)]
+    config = rungs.get_config().optim
+    config.learning_rate = 3.0
+    schedule = optimizer.triangle(config, 50, None)
+    found = [float(schedule(step)) for step in range(51)]
     rise = np.linspace(0.6, 3, 11)
     fall = np.linspace(3, 0, 41)
     np.testing.assert_allclose(found, [*rise, *fall[1:]], rtol=1e-5, atol=1e-6)
@@ -117,7 +141,7 @@ def test_the_rate_rises_to_its_peak_and_falls_to_zero():
 def test_muon_takes_a_nearly_orthogonal_step_and_holds_the_norm():
     kernel = RNG.normal(size=(3, 3, 4, 6)).astype(np.float32)
     grad = RNG.normal(size=kernel.shape).astype(np.float32)
-    chain = optimizer._muon(lambda step: 0.5)
+    chain = optimizer._muon(0.25, lambda step: 2.0)
     updates, _ = chain.update({'a': grad}, chain.init({'a': kernel}), {'a': kernel})
     held = kernel * 6**0.5 / np.linalg.norm(kernel)
     moved = (held - (kernel + np.asarray(updates['a']))).reshape(36, 6) / 0.5
@@ -137,14 +161,17 @@ def test_each_parameter_learns_in_its_own_way():
         },
         'head': {'kernel': jnp.ones((2, 3))},
     }
-    rates = {'kernel': 0.1, 'head': 0.2, 'bias': 0.3}
-    chain = optimizer.create(rates, batch_size=10, total_steps=10, whitening_steps=2)
+    config = rungs.get_config().optim
+    config.options.update(kernel_rate=0.1, head_rate=0.2, bias_rate=0.3)
+    config.options.update(weight_decay=2e-5, whitening='2 steps')
+    in_steps = functools.partial(lengths.in_steps, total_steps=10, steps_per_epoch=5, batch_size=10)
+    chain = optimizer.create(config, optimizer.triangle(config, 10, in_steps), in_steps)
     state, moves = chain.init(params), []
     for _ in range(3):
         updates, state = chain.update(jax.tree.map(jnp.ones_like, params), state, params)
         moves.append(updates)
 
-    def nesterov(rate, share):  # its first step, from 1, with a decay of 2e-6 for each of 10
+    def nesterov(rate, share):  # its first step, from 1
         return -1.85 * share * (rate + 2e-5)
 
     first = moves[0]
@@ -159,10 +186,10 @@ def test_each_parameter_learns_in_its_own_way():
 
 
 @pytest.mark.parametrize('name', ['94', '96'])
-def test_a_run_is_the_same_in_one_program_and_step_by_step(data, runner, name):
+def test_a_run_is_the_same_in_one_program_and_step_by_step(tiny, runner, name):
     runs = []
-    by_step = runner if name == '94' else training.Runner(tiny(name), data)
-    for runner in (by_step, training.Runner(tiny(name), data, in_one_program=True)):
+    by_step = runner if name == '94' else training.Runner(tiny(name))
+    for runner in (by_step, training.Runner(tiny(name), in_one_program=True)):
         state = runner.train([3])
         assert int(state.step) == runner.steps == 3
         (accuracy,), seconds = runner([3])
@@ -173,8 +200,8 @@ def test_a_run_is_the_same_in_one_program_and_step_by_step(data, runner, name):
     np.testing.assert_allclose(accuracy, other_accuracy, atol=0.01)
 
 
-def test_seeds_at_once_are_those_one_by_one(data, runner):
-    together = training.Runner(tiny('94'), data, together=2)
+def test_seeds_at_once_are_those_one_by_one(tiny, runner):
+    together = training.Runner(tiny('94'), together=2)
     states = together.train([5, 8])
     accuracies, _ = together([5, 8])
     for number, seed in enumerate((5, 8)):
@@ -193,17 +220,37 @@ def test_seeds_at_once_are_those_one_by_one(data, runner):
         together([1, 2, 3])
 
 
-def test_every_image_is_mirrored_in_every_second_epoch(data):
-    rung = dataclasses.replace(tiny('94'), augment={'flip': 'alternating'})
-    task = training.create(rung, data, steps_per_epoch=2, total_steps=8, whitening_steps=8)
-    arrays = {'image': np.asarray(data.images), 'label': data.labels}
+class Recorder(nn.Module):
+    """Keeps the images of the last training step among the batch statistics."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        seen = self.variable('batch_stats', 'images', jnp.zeros_like, images)
+        if train:
+            seen.value = images
+        return nn.Dense(10)(images.reshape(len(images), -1))
+
+
+def test_every_image_is_mirrored_in_every_second_epoch(tiny):
+    created = dataclasses.replace(
+        tiny('94', translate=0), model=Recorder(), optimizer=optax.sgd(0.1), steps_per_epoch=2
+    )
+    data, source = created.dataset, feed.create(created.dataset, created.parallel)
+    task = training.create(created, source.unpack)
     rows = data.splits['train'][:40].astype(np.int32)
-    batch = jax.jit(task.batch)
-    epochs = [np.asarray(batch(arrays, rows, 0, step)['image']) for step in (0, 1, 2, 4)]
+    start = state.initial(created.model, created.optimizer, (28, 28, 1), jax.random.key(0))
+    train_step = jax.jit(task.train_step)
+
+    def images_at(step):
+        carry = start.replace(step=jnp.int32(step)), jnp.int32(0)
+        after, _ = train_step(carry, source.data, rows)
+        return np.asarray(after.batch_stats['images'])
+
+    epochs = [images_at(step) for step in (0, 1, 2, 4)]
     np.testing.assert_array_equal(epochs[0], epochs[1])  # steps of one epoch
     np.testing.assert_array_equal(epochs[0], epochs[3])
     np.testing.assert_array_equal(epochs[0], epochs[2][:, :, ::-1])
-    plain = data.standardizer(np.float32(arrays['image'][rows]) / 255)
+    plain = data.standardizer(np.float32(data.images[rows]) / 255)
     mirrored = np.array([np.abs(a - b).max() > 1e-4 for a, b in zip(epochs[0], plain, strict=True)])
     assert 5 < mirrored.sum() < 35
 
@@ -226,23 +273,24 @@ def test_views_are_averaged():
     np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-4, atol=1e-5)
 
 
-def test_each_test_image_counts_once(data, runner):
-    rung = tiny('94')
-    assert len(data.splits['test']) % rung.batch_size  # the last batch is not full
+def test_each_test_image_counts_once(tiny, runner):
+    created = tiny('94')
+    data, config = created.dataset, created.config
+    assert len(data.splits['test']) % config.eval.batch_size  # the last batch is not full
     (accuracy,), _ = runner([0])
     state = runner.train([0])
-    model = net.Network(10, **rung.network)
+    model = net.Network(10, (4, 6))
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
     test = data.splits['test']
     images = data.standardizer(np.float32(data.images[test]) / 255)
-    logits = training.view_logits(lambda x: model.apply(variables, x), images, rung.views)
+    views = [(*shift, mirror) for shift in ((0, 0), (-1, -1), (1, 1)) for mirror in (False, True)]
+    logits = training.view_logits(lambda x: model.apply(variables, x), images, views)
     expected = np.mean(np.argmax(logits, axis=1) == data.labels[test])
     np.testing.assert_allclose(accuracy, expected, atol=1.5 / len(test))  # a tie may turn
 
 
-def test_the_command_writes_a_line_for_each_seed(monkeypatch, tmp_path, data, capsys):
-    monkeypatch.setitem(run.RUNGS, 'cpu90', tiny('cpu90'))
-    monkeypatch.setattr(run, 'load', lambda name, data_dir, split: data)
+def test_the_command_writes_a_line_for_each_seed(monkeypatch, tmp_path, tiny, capsys):
+    monkeypatch.setattr(run, 'create', lambda rung, data_name, data_dir, split: tiny(rung))
     out = tmp_path / 'results.jsonl'
     monkeypatch.setattr('sys.argv', ['run', '--rung=cpu90', '--seeds=2', f'--out={out}'])
     run.main()
@@ -256,14 +304,14 @@ def test_the_command_writes_a_line_for_each_seed(monkeypatch, tmp_path, data, ca
     assert '2 seeds: accuracy' in capsys.readouterr().out
 
 
-def test_pytorch_trains_the_same_network(data):
+def test_pytorch_trains_the_same_network(tiny):
     pytest.importorskip('torch')
     from experiments.speedrun import torch_cpu90
 
-    rung = tiny('cpu90')
-    runner = training.Runner(rung, data)
+    created = tiny('cpu90')
+    runner = training.Runner(created)
     state = runner.train([1])
-    trainer = torch_cpu90.Trainer(rung, data, runner)
+    trainer = torch_cpu90.Trainer(created, runner)
     network = trainer.train(1, runner.init([1]).params)
     for number, (kernel, norm) in enumerate(zip(network.convolutions, network.norms, strict=True)):
         ours = state.params[f'block{number}']
@@ -285,9 +333,9 @@ def test_pytorch_trains_the_same_network(data):
 
 def test_bfloat16_changes_little_and_leaves_parameters_in_float32():
     images = RNG.normal(size=(16, 28, 28, 1)).astype(np.float32)
-    assert run.RUNGS['94'].network['dtype'] == jnp.bfloat16
+    assert rungs.get_config('94').model.dtype == 'bfloat16'
     found = []
-    for dtype in (jnp.float32, jnp.bfloat16):
+    for dtype in ('float32', 'bfloat16'):
         model = net.Network(10, (8, 16), dtype=dtype)
         variables = model.init(jax.random.key(0), images)
         params = variables['params']
@@ -309,8 +357,26 @@ def test_bfloat16_changes_little_and_leaves_parameters_in_float32():
 
 @pytest.mark.parametrize('split', ['test', 'val'])
 def test_what_is_evaluated_does_not_train(data_dir, split):
-    found = run.load('fashion_mnist_mini', str(data_dir), split)
+    found = run.create('cpu90', 'fashion_mnist_mini', str(data_dir), split).dataset
     assert len(found.splits[split])
     assert not np.intersect1d(found.splits['train'], found.splits[split]).size
     used = sum(len(found.splits[name]) for name in {'train', 'test', split})
     assert used == len(found.labels)
+
+
+@pytest.mark.parametrize('rung', rungs.RUNGS)
+def test_each_rung_is_an_ordinary_config(rung, data_dir, tmp_path):
+    config = rungs.get_config(rung)
+    config.data.update(name='fashion_mnist_mini', dir=str(data_dir), subset=10)
+    config.model.widths = (4, 6)
+    config.train.update(steps=2, batch_size=20)
+    config.eval.batch_size = 200
+    config.parallel.num_devices = 2
+    summary = loop.train_and_evaluate(config, tmp_path / 'run')
+    assert (summary['status'], summary['step']) == ('finished', 2)
+    assert 0 <= summary['test']['accuracy'] <= 1
+
+
+def test_a_rung_that_does_not_exist_is_refused():
+    with pytest.raises(UserError, match="rung='97' is unknown; choose one of: 94, 95, 96"):
+        rungs.get_config('97')
