@@ -49,7 +49,7 @@ def test_asked_to_end_it_saves_and_says_so_and_goes_on(whole, tmp_path):
     for number, until in ((signal.SIGTERM, 'compiled'), (signal.SIGINT, 'step     70/120')):
         status, output = stop(tmp_path / 'run', flags, until, number)
         assert status == 75
-        assert f'ended by {number.name}; the same command goes on from here' in output
+        assert f'ended by {number.name}; the same command continues from here' in output
         assert 'Traceback' not in output
         assert reader.read_summary(tmp_path / 'run')['status'] == 'preempted'
     step = reader.read_summary(tmp_path / 'run')['step']
@@ -99,4 +99,4 @@ def test_ctrl_c_reaches_the_processes_that_read_too_and_only_the_run_answers(com
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert errors == 'ended by SIGINT; the same command goes on from here\n'
+    assert errors == 'ended by SIGINT; the same command continues from here\n'

@@ -8,7 +8,7 @@ import numpy as np
 from neptune_jax.runs import reader
 from tests.stress import processes as started
 
-# Makes a Python process say on stderr where it listens. A connection that JAX makes is not seen.
+# Makes Python say on stderr where it listens. JAX's own sockets are not Python's: no such line.
 AUDIT = """
 import sys
 def hook(event, arguments):
@@ -53,8 +53,8 @@ def run_until(processes, text):
 def test_a_process_that_dies_takes_the_other_down_and_the_run_resumes(data_dir, tmp_path):
     flags = (f'--config.data.dir={data_dir}', '--config.data.mode=host')
     flags += ('--config.checkpoint.every=5 steps', '--config.train.steps=200')
-    for killed, step in ((1, 20), (0, 40)):
-        processes = started.start(tmp_path / 'run', *flags)
+    for killed, step, launcher in ((1, 20, started.addresses), (0, 40, started.open_mpi)):
+        processes = started.start(tmp_path / 'run', *flags, launcher=launcher)
         output = run_until(processes, f'step     {step}/')
         processes[killed].kill()
         began = time.monotonic()

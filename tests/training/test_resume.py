@@ -163,12 +163,18 @@ def test_two_runs_of_a_config_are_equal_to_the_bit(config, tmp_path, read_state)
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
+def initial_params(config):
+    """The parameters before the first step."""
+    experiment = experiments.create(config)
+    return experiments.init_state(experiment, experiments.read_initial_weights(experiment)).params
+
+
 def test_another_runs_weights_are_where_a_run_starts(config, tmp_path, capsys, read_state):
     loop.train_and_evaluate(config, tmp_path / 'first')
     step = reader.best_step(tmp_path / 'first')
     expected = read_state(config, tmp_path / 'first', step)[0].params
     config.checkpoint.restore_from = str(tmp_path / 'first')
-    params = experiments.init_state(experiments.create(config)).params
+    params = initial_params(config)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
 
     config.update_from_flattened_dict(
@@ -179,7 +185,7 @@ def test_another_runs_weights_are_where_a_run_starts(config, tmp_path, capsys, r
     output = capsys.readouterr().out
     assert f'weights  of step {step} of {tmp_path}/first' in output
     assert 'new, for 3 classes instead of 10: params/Dense_0/bias, params/Dense_0/kernel' in output
-    params = experiments.init_state(experiments.create(config)).params
+    params = initial_params(config)
     assert params['Dense_0']['kernel'].shape == (7 * 7 * 8, 3)
     np.testing.assert_array_equal(params['Conv_1']['kernel'], expected['Conv_1']['kernel'])
 
