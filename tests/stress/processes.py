@@ -40,8 +40,9 @@ import time, jax, numpy as np
 from neptune_jax.devices import processes
 with processes.joined(False):
     time.sleep(40 * jax.process_index())
-    mean = jax.pmap(lambda x: jax.lax.pmean(x, 'device'), 'device')(np.arange(2.0))
-    print(processes.broadcast(np.array(7)), mean.addressable_data(0))
+    numbers = np.arange(2.0) + 2 * jax.process_index()
+    mean = jax.pmap(lambda x: jax.lax.pmean(x, 'device'), 'device')(numbers)
+    print(processes.broadcast(np.array(7 - jax.process_index())), mean.addressable_data(0))
 """
 
 
@@ -68,6 +69,17 @@ def slurm(port: int, number: int, processes: int) -> dict[str, str]:
         'SLURM_NTASKS': str(processes),
         'SLURM_PROCID': str(number),
         'SLURM_LOCALID': str(number),
+    }
+
+
+def open_mpi(port: int, number: int, processes: int) -> dict[str, str]:
+    """The environment by which `mpirun` of Open MPI 4 does."""
+    return {
+        'OMPI_MCA_orte_hnp_uri': f'{port << 12}.0;tcp://127.0.0.1:{port}',  # also a number of a job
+        'OMPI_VERSION': '4.1.4',
+        'OMPI_COMM_WORLD_SIZE': str(processes),
+        'OMPI_COMM_WORLD_RANK': str(number),
+        'OMPI_COMM_WORLD_LOCAL_RANK': str(number),
     }
 
 
