@@ -2,9 +2,9 @@
 
     python -m experiments.benchmarks.checkpoints
 
-The train step of `cnn` on Fashion-MNIST, in rounds of some steps with and without one save in their
-middle, in alternation. What the save cost is the difference of the two, and its share of a minute
-is what one save a minute costs.
+`cnn` on Fashion-MNIST takes rounds of some steps, in alternation with one save in the middle and
+without. The difference in time is the cost of a save. Divided by 60 seconds, it is the share of a
+training's time that one save a minute takes.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from neptune_jax.runs import checkpoints
 RESULTS = Path(__file__).parent / 'results/checkpoints.jsonl'
 
 
-def measure(data_dir, rounds, steps):
+def measure(data_dir: str, rounds: int, steps: int) -> dict:
     """Returns a record of the seconds of each pair of rounds, and of a checkpoint's size."""
     config = cnn.get_config()
     config.data.dir = data_dir
@@ -34,7 +34,7 @@ def measure(data_dir, rounds, steps):
         tempfile.TemporaryDirectory() as folder,
         checkpoints.open_checkpoints(Path(folder, 'checkpoints'), keep=2) as saved,
     ):
-        data = training.experiment.dataset.meaning() | {'interval': []}
+        data = training.experiment.dataset.preprocessing | {'interval': []}
         for number in range(rounds + 1):
             for saves in (True, False):
                 began = time.perf_counter()

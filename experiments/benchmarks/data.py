@@ -1,11 +1,11 @@
-"""What data cost a training: feeding it from memory or from files, preparing and loading them.
+"""What data cost: feeding a training from memory or from files, preparing and loading data sets.
 
     python -m experiments.benchmarks.data
 
-Throughput: `cnn3` in batches of 128 on Fashion-MNIST in the modes 'device', 'host' and 'stream' in
-turn, some steps each a round, compared round by round. Memory: the largest resident set of a
-training that streams 200,000 images of 32x32x3. Folder: a folder of 20,000 JPEG images of mixed
-sizes, prepared and opened again.
+Throughput: `cnn3` in batches of 128 on Fashion-MNIST in the modes 'device', 'host' and 'stream'.
+They take turns, some steps each a round, and are compared round by round. Memory: the largest
+resident set of a training that streams 200,000 images of 32x32x3. Folder: a folder of 20,000 JPEG
+images of mixed sizes, prepared and opened again.
 """
 
 import argparse
@@ -16,10 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import cnn, cnn3, image_folder
@@ -33,9 +35,9 @@ RESULTS = Path(__file__).parent / 'results/data.jsonl'
 
 
 class Training:
-    """A training whose steps are taken one by one, without rows and evaluations."""
+    """A training without rows, evaluations and checkpoints, whose steps the caller takes."""
 
-    def __init__(self, config):
+    def __init__(self, config: ConfigDict):
         config.train.epochs = 1000.0
         self.experiment = experiment.create(config)
         self._feed = feed.create(self.experiment.dataset, self.experiment.parallel)
@@ -45,23 +47,23 @@ class Training:
         )
         self.state = experiment.init_state(self.experiment)
 
-    def take(self, steps):
-        """Starts so many steps."""
+    def take(self, steps: int) -> None:
+        """Starts the given number of steps. They may still run when it returns."""
         for _ in range(steps):
             self.state, self._metrics = self._step(self.state, self._feed.data, next(self._items))
 
-    def loss(self):
-        """Returns the loss before the last step."""
+    def loss(self) -> float:
+        """Returns the loss before the last step, of its batch."""
         return float(self._metrics['loss'])
 
-    def environment(self):
+    def environment(self) -> dict:
         """Returns versions and hardware, for a record of results."""
         found = environment.collect(self.experiment.parallel, {})
         del found['command']  # it has paths of the machine
         return found
 
-    def images_per_second(self, steps):
-        """Returns how fast so many steps are, taken to their end."""
+    def images_per_second(self, steps: int) -> float:
+        """Takes the given number of steps, waits for them, and returns their throughput."""
         began = time.perf_counter()
         self.take(steps)
         jax.block_until_ready(self.state)
@@ -69,8 +71,8 @@ class Training:
         return steps * self.experiment.config.train.batch_size / seconds
 
 
-def throughput(data_dir, rounds, steps):
-    """Yields a record for each mode: images/s of every round, and against 'device'."""
+def throughput(data_dir: str, rounds: int, steps: int) -> Iterator[dict]:
+    """Yields a record for each mode: images/s of every round, and their ratio to 'device'."""
     trainings = {}
     for mode in MODES:
         config = cnn3.get_config()
@@ -95,7 +97,7 @@ def throughput(data_dir, rounds, steps):
         }
 
 
-def memory(data_dir, examples, steps):
+def memory(data_dir: str, examples: int, steps: int) -> dict:
     """Returns a record of the resident memory of a training that streams."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, '-m', 'neptune_jax.main', '--config=configs/cnn.py']
@@ -107,19 +109,19 @@ def memory(data_dir, examples, steps):
         process = subprocess.Popen([*command, f'--workdir={folder}/measure'])
         _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise RuntimeError('the training to be measured has failed')
+        raise RuntimeError('the training has failed; its output is above')
     return {
         'benchmark': 'memory',
         'examples': examples,
         'image_shape': [32, 32, 3],
         'steps': steps,
-        # Of the larger process: the trainer or its reader.
+        # The larger of the trainer and the process that reads for it.
         'largest_resident_mib': round(usage.ru_maxrss / 1024),
     }
 
 
-def folder(count):
-    """Returns a record of the time a folder of images takes, and of the cores it keeps busy."""
+def folder(count: int) -> dict:
+    """Returns a record of the time that a folder of images takes, and of the cores in use."""
     rng = np.random.default_rng(0)
     config = image_folder.get_config()
     with tempfile.TemporaryDirectory() as root:
@@ -147,8 +149,8 @@ def folder(count):
     }
 
 
-def loading(data_dir):
-    """Returns a record of the time to load Fashion-MNIST, prepared, into memory."""
+def loading(data_dir: str) -> dict:
+    """Returns a record of the time to load Fashion-MNIST, prepared before, into memory."""
     config = cnn.get_config().data
     config.dir = data_dir
     dataset.load(config)
@@ -163,8 +165,8 @@ def main():
     parser.add_argument('--data_dir', default='', help='where tfds keeps its data')
     parser.add_argument('--rounds', type=int, default=9)
     parser.add_argument('--steps', type=int, default=20)
-    parser.add_argument('--examples', type=int, default=200_000, help='that are streamed')
-    parser.add_argument('--images', type=int, default=20_000, help='in the folder')
+    parser.add_argument('--examples', type=int, default=200_000, help='images that are streamed')
+    parser.add_argument('--images', type=int, default=20_000, help='images in the folder')
     args = parser.parse_args()
     with args.out.open('w') as file:
         for record in (

@@ -1,17 +1,18 @@
-"""Time of each operation of a network, ours and lax's, against what the machine can do.
+"""Time of each operation of a network, ours and lax's, compared with what the machine can do.
 
     python -m experiments.benchmarks.operations --batch_sizes=128
     python -m experiments.benchmarks.operations --report
 
-Ceilings: a product of two matrices of 1024 x 1024, and adding 1 to 64 MiB. Each operation is a
-program of its own, and so are all of a network's together: its logits, and the gradient of its
-loss, ours and plain Flax's. They take turns.
+The ceilings are a product of two matrices of 1024 x 1024, and adding 1 to an array of 64 MiB. Each
+operation is a program of its own. So are the logits of a whole network and the gradient of its
+loss, ours and plain Flax's. The programs take turns.
 """
 
 import argparse
 import importlib
 import json
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import flax.linen as nn
@@ -28,7 +29,7 @@ from neptune_jax.models import flops, ops
 RESULTS = Path(__file__).parent / 'results/operations.jsonl'
 SECONDS_A_ROUND = 0.03
 
-# Of the networks' convolutions: side of the image, channels, features, kernel, stride, padding.
+# Convolutions of the networks: side of the image, channels, features, kernel, stride, padding.
 LAYERS = {
     'cnn3/1': (28, 1, 32, 3, 1, 'SAME'),
     'cnn3/2': (14, 32, 64, 3, 1, 'SAME'),
@@ -41,12 +42,16 @@ LAYERS = {
     'resnet20/32': (16, 32, 32, 3, 1, 'SAME'),
     'resnet20/64': (8, 64, 64, 3, 1, 'SAME'),
 }
-# The layer that takes the images.
+# The first layer of each network.
 FIRST = {'cnn3': 'cnn3/1', 'simple_net': 'simple_net/1', 'resnet20': 'resnet20/first'}
 
+# Its name; its work, as {'flop': floating-point operations} or {'bytes': at least read and
+# written}; our function and lax's, both without arguments.
+Operation = tuple[str, dict[str, float], Callable, Callable]
 
-def alternate(functions, rounds):
-    """Returns float[rounds] seconds a call for each function, all taking turns."""
+
+def alternate(functions: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
+    """Returns the seconds a call in each round, by name; the functions take turns."""
     repeats = {}
     for name, function in functions.items():
         jax.block_until_ready(function())
@@ -64,11 +69,8 @@ def alternate(functions, rounds):
     return seconds
 
 
-def operations(layer, batch_size):
-    """Yields name, work, and our and lax's function of no arguments.
-
-    The work is {'flop': floating-point operations} or {'bytes': read and written at least}.
-    """
+def operations(layer: str, batch_size: int) -> Iterator[Operation]:
+    """Yields the operations of a layer."""
     side, channels, features, width, stride, padding = LAYERS[layer]
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (batch_size, side, side, channels))
@@ -93,7 +95,7 @@ def operations(layer, batch_size):
     ours, y = convolutions(ops.conv)
     theirs, _ = convolutions(lax_conv)
     for name in ours:
-        if channels > 3 or name != 'input gradient':  # images need no gradient
+        if channels > 3 or name != 'input gradient':  # the images have no gradient
             flop = 2 * y.size * width * width * channels
             yield name, {'flop': flop}, ours[name], theirs[name]
 
@@ -107,8 +109,8 @@ def operations(layer, batch_size):
     yield 'max pool and gradient', moved, pooling(ops.max_pool), flax_pool
 
 
-def whole(network, batch_size):
-    """Yields the same for a network."""
+def whole(network: str, batch_size: int) -> Iterator[Operation]:
+    """Yields the logits and the loss gradient of a network; Flax's take the place of lax's."""
     side, channels, features, width, _, padding = LAYERS[FIRST[network]]
     images = jax.random.normal(jax.random.key(0), (batch_size, side, side, channels))
     labels = jnp.arange(batch_size) % CLASSES
@@ -134,7 +136,7 @@ def whole(network, batch_size):
         return lambda: logits(params), lambda: gradient(params)
 
     forward = flops.forward(model, images.shape[1:]) * batch_size
-    # The backward pass is twice the forward pass, but for the gradient of the images.
+    # The backward pass has twice the work of the forward pass, less the gradient of the images.
     outputs = side if padding == 'SAME' else side - width + 1
     unneeded = 2 * batch_size * outputs**2 * width**2 * channels * features
     work = {'logits': {'flop': forward}, 'loss gradient': {'flop': 3 * forward - unneeded}}
@@ -143,8 +145,8 @@ def whole(network, batch_size):
         yield name, flop, ours, theirs
 
 
-def ceilings(rounds):
-    """Returns GFLOP/s of a matrix product and GB/s read and written of a sum."""
+def ceilings(rounds: int) -> dict[str, float]:
+    """Returns GFLOP/s of a matrix product, and GB/s that a sum reads and writes."""
     matrix, vector = jnp.ones((1024, 1024)), jnp.ones(2**24)
     product, add = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1)
     seconds = alternate({'p': lambda: product(matrix), 'a': lambda: add(vector)}, rounds)
@@ -154,7 +156,7 @@ def ceilings(rounds):
     }
 
 
-def report(path):
+def report(path: Path) -> None:
     """Prints the table of a file of results, as Markdown."""
     print('| of | batch | operation | ms | lax, ms | against lax | ours | lax | ceiling |')
     print('|---|---:|---|' + '---:|' * 6)
@@ -177,7 +179,7 @@ def main():
     parser.add_argument('--batch_sizes', default='32,128,512')
     parser.add_argument('--layers', default=','.join((*LAYERS, *FIRST)), help='or networks')
     parser.add_argument('--rounds', type=int, default=9)
-    parser.add_argument('--report', action='store_true', help='only show the results there are')
+    parser.add_argument('--report', action='store_true', help='show the results that there are')
     args = parser.parse_args()
     if args.report:
         report(args.out)
@@ -186,7 +188,7 @@ def main():
     with args.out.open('w') as file:
         for batch_size in map(int, args.batch_sizes.split(',')):
             for layer in args.layers.split(','):
-                limits = ceilings(args.rounds)  # again each time: the machine is shared
+                limits = ceilings(args.rounds)  # each time, because the machine is shared
                 profiled = whole if layer in FIRST else operations
                 for name, work, ours, theirs in profiled(layer, batch_size):
                     seconds = alternate({'ours': ours, 'lax': theirs}, args.rounds)

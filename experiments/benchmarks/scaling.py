@@ -2,14 +2,16 @@
 
     python -m experiments.benchmarks.scaling
 
-The train step of `cnn3` on Fashion-MNIST, with as many images a device, on 1, 2, 4 and 8 devices as
-far as there are that many; on a CPU, whose virtual devices share its cores, no throughput but only
-whether the numbers agree: the loss of a global batch must not depend on how it is divided.
+`cnn3` on Fashion-MNIST trains on 1, 2, 4 and 8 devices, as far as there are that many, with the
+same number of images a device. On a CPU virtual devices share the cores. There no throughput is
+measured but whether the numbers agree: the loss of a global batch must not depend on how it is
+divided.
 """
 
 import argparse
 import json
 import statistics
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -22,7 +24,8 @@ COUNTS = (1, 2, 4, 8)
 RESULTS = Path(__file__).parent / 'results/scaling.jsonl'
 
 
-def training(data_dir, count, batch_size):
+def training(data_dir: str, count: int, batch_size: int) -> Training:
+    """Returns a training of `cnn3` on `count` devices, with global batches of `batch_size`."""
     config = cnn3.get_config()
     config.data.dir = data_dir
     config.parallel.num_devices = count
@@ -30,8 +33,10 @@ def training(data_dir, count, batch_size):
     return Training(config)
 
 
-def throughput(data_dir, counts, per_device, rounds, steps):
-    """Yields a record for each number of devices: images/s, and against one device's."""
+def throughput(
+    data_dir: str, counts: Sequence[int], per_device: int, rounds: int, steps: int
+) -> Iterator[dict]:
+    """Yields a record for each number of devices: images/s, and their ratio to one device's."""
     trainings = {count: training(data_dir, count, count * per_device) for count in counts}
     speeds = {count: [] for count in counts}
     for number in range(rounds + 1):
@@ -48,7 +53,7 @@ def throughput(data_dir, counts, per_device, rounds, steps):
         }
 
 
-def agreement(data_dir, counts, batch_size, steps):
+def agreement(data_dir: str, counts: Sequence[int], batch_size: int, steps: int) -> Iterator[dict]:
     """Yields a record for each number of devices: the loss after some steps."""
     for count in counts:
         each = training(data_dir, count, batch_size)

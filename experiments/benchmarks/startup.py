@@ -2,8 +2,8 @@
 
     python -m experiments.benchmarks.startup
 
-From the start of the process until it says what the first step gave; from an empty compilation
-cache and then, several times, from the filled one. The data set is prepared before.
+The time is that from the start of the process to the line of its first step: once with an empty
+compilation cache, then several times with the filled one. The data set is prepared before.
 """
 
 import argparse
@@ -23,7 +23,14 @@ from neptune_jax.runs import environment
 RESULTS = Path(__file__).parent / 'results/startup.jsonl'
 
 
-def seconds_to_first_step(config, folder, number):
+def seconds_to_first_step(config: str, folder: str, number: int | str) -> float:
+    """Runs four steps of a config and returns the seconds until the first one was reported.
+
+    Args:
+        config: a name in configs/.
+        folder: where the data set, the compilation cache and the run directories are.
+        number: of this run; the runs of a config need different ones.
+    """
     command = [sys.executable, '-u', '-m', 'neptune_jax.main', f'--config=configs/{config}.py']
     command += ['--config.data.name=fashion_mnist_mini', f'--config.data.dir={folder}/data']
     command += ['--config.train.steps=4', '--config.log.every=1 step']
@@ -35,7 +42,7 @@ def seconds_to_first_step(config, folder, number):
             time.perf_counter() - began for line in process.stdout if line.startswith('step ')
         ]
     if process.returncode:
-        raise RuntimeError('the training has failed; what it said is above')
+        raise RuntimeError('the training has failed; its output is above')
     return seconds[0]
 
 

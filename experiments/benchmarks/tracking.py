@@ -1,10 +1,11 @@
-"""What sending a run to Neptune costs its training, with a server that has stopped to answer.
+"""What sending a run to Neptune costs its training, with a server that no longer answers.
 
     python -m experiments.benchmarks.tracking
 
-The train step of `cnn` on Fashion-MNIST, in rounds of some steps, each with rows of metrics, in
-alternation: with the process that sends them, and with that process stopped, which is as good as
-none. The server is frozen once it has got the first rows. Then what it costs to write a row.
+`cnn` on Fashion-MNIST takes rounds of some steps and writes rows of metrics. In alternation, the
+process that sends the rows runs, or it is stopped, which costs as little as if there were none. The
+server is frozen after it has received the first rows. A second measurement is the time that writing
+a row takes.
 """
 
 import argparse
@@ -30,8 +31,15 @@ RESULTS = Path(__file__).parent / 'results/tracking.jsonl'
 ROWS = 20_000
 
 
-def measure(data_dir, rounds, steps, every):
-    """Returns a record of the ratio of throughputs and of the cost of a row."""
+def measure(data_dir: str, rounds: int, steps: int, every: int) -> dict:
+    """Returns a record of the ratio of throughputs and of the cost of a row.
+
+    Args:
+        data_dir: where tfds keeps its data.
+        rounds: pairs of rounds, after one that warms up.
+        steps: of a round.
+        every: steps from row to row.
+    """
     config = cnn.get_config()
     config.data.dir = data_dir
     training = Training(config)
@@ -88,7 +96,7 @@ def _values():
 
 
 def _cost_of_a_row(folder):
-    """Returns the microseconds that writing a row takes: the least and the median of rounds."""
+    """Returns the microseconds that writing a row takes: minimum and median of nine rounds."""
     run = writer.Run(Path(folder))
     costs = []
     for _ in range(9):
@@ -107,7 +115,7 @@ def main():
     parser.add_argument('--data_dir', default='', help='where tfds keeps its data')
     parser.add_argument('--rounds', type=int, default=21)
     parser.add_argument('--steps', type=int, default=40)
-    parser.add_argument('--every', type=int, default=10, help='steps a row')
+    parser.add_argument('--every', type=int, default=10, help='steps from row to row')
     args = parser.parse_args()
     record = measure(args.data_dir, args.rounds, args.steps, args.every)
     args.out.write_text(json.dumps(record) + '\n')

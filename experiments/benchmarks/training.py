@@ -6,10 +6,10 @@
     python -m experiments.benchmarks.training --report
 
 Each contestant (contestants/) is a process that starts from the same parameters and takes the same
-batches of Fashion-MNIST. They take turns, some steps each a round, without augmentation and then
-with it; a ratio is of two contestants in one round. With `--until` they take turns until each has
-reached that test accuracy. `--python=torch=PATH` names another interpreter for the contestants
-whose name begins with `torch`; requirements-bench.txt lists what they need.
+batches of Fashion-MNIST. They take turns: in a round each takes some steps without augmentation and
+as many with it. A ratio compares two contestants in the same round. With `--until` they take turns
+until each has reached that test accuracy. `--python=torch=PATH` names another interpreter for the
+contestants whose names begin with `torch`; requirements-bench.txt lists what they need.
 """
 
 import argparse
@@ -20,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,14 +32,21 @@ from neptune_jax.runs import environment
 HERE = Path(__file__).parent
 RESULTS = HERE / 'results/training.jsonl'
 BASE, OURS = 'flax', 'ours'
-DETAILED = 128  # images in a batch: of the table with all that was measured
-TEST_IMAGES = 2000  # that are classified in a round
+DETAILED = 128  # batch size of the table that shows all measurements
+TEST_IMAGES = 2000  # classified in a round
 
 
 class Process:
-    """A contestant's process, waiting for commands."""
+    """A contestant's process, waiting for commands.
 
-    def __init__(self, name, network, batch_size, folder, pythons):
+    Attributes:
+        initial_loss: on the first images, with the initial parameters.
+        seconds_to_first_step: from the start of the process to the end of its first step.
+    """
+
+    def __init__(
+        self, name: str, network: str, batch_size: int, folder: str, pythons: dict[str, str]
+    ):
         interpreter = next(
             (pythons[key] for key in pythons if name.startswith(key)), sys.executable
         )
@@ -56,7 +65,8 @@ class Process:
         self.initial_loss = self._answer()['initial_loss']
         self.seconds_to_first_step = time.perf_counter() - began
 
-    def ask(self, *command):
+    def ask(self, *command: Any) -> dict:
+        """Sends a method of Contestant and its arguments; returns the answer."""
         self._process.stdin.write(' '.join(map(str, command)) + '\n')
         self._process.stdin.flush()
         return self._answer()
@@ -64,15 +74,16 @@ class Process:
     def _answer(self):
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError('a contestant has ended; what it said is above')
+            raise RuntimeError('a contestant has ended; its output is above')
         return json.loads(line)
 
-    def end(self):
+    def end(self) -> None:
+        """Ends the process and waits until it is gone."""
         self._process.communicate()
 
 
-def prepare(folder, network, data_dir):
-    """Leaves data.npz and params.npz in a folder; returns the number of parameters."""
+def prepare(folder: str, network: str, data_dir: str) -> int:
+    """Writes data.npz and params.npz into a folder; returns the number of parameters."""
     import jax
     from flax.traverse_util import flatten_dict
 
@@ -98,8 +109,10 @@ def prepare(folder, network, data_dir):
     return count_params(params)
 
 
-def start(network, batch_size, names, folder, args):
-    """Returns the processes by name, and for each how its start from an empty cache went."""
+def start(
+    network: str, batch_size: int, names: list[str], folder: str, args: argparse.Namespace
+) -> tuple[dict[str, Process], dict[str, float]]:
+    """Returns the processes, and their seconds to the first step with an empty cache, by name."""
     cold, processes = {}, {}
     for name in names:
         process = Process(name, network, batch_size, folder, args.python)
@@ -114,7 +127,9 @@ def start(network, batch_size, names, folder, args):
     return processes, cold
 
 
-def compare(network, batch_size, names, folder, args):
+def compare(
+    network: str, batch_size: int, names: list[str], folder: str, args: argparse.Namespace
+) -> Iterator[dict]:
     """Yields a record for each contestant, all of them measured in alternation."""
     processes, cold = start(network, batch_size, names, folder, args)
     measured = {name: {'plain': [], 'augmented': [], 'evaluation': []} for name in names}
@@ -164,7 +179,9 @@ def compare(network, batch_size, names, folder, args):
         }
 
 
-def race(network, batch_size, names, folder, args):
+def race(
+    network: str, batch_size: int, names: list[str], folder: str, args: argparse.Namespace
+) -> Iterator[dict]:
     """Yields a record for each contestant: its seconds of training until a test accuracy."""
     processes, _ = start(network, batch_size, names, folder, args)
     seconds, steps = dict.fromkeys(names, 0.0), dict.fromkeys(names, 1)
@@ -192,8 +209,12 @@ def race(network, batch_size, names, folder, args):
         process.end()
 
 
-def describe(pythons):
-    """Returns hardware and versions."""
+def describe(pythons: dict[str, str]) -> dict:
+    """Returns hardware and versions.
+
+    Args:
+        pythons: other interpreters, by the name of a library that they have.
+    """
     import jax
 
     from configs import cnn
@@ -210,8 +231,8 @@ def describe(pythons):
     return found | {'jax': jax.__version__, 'amx': 'amx_bf16' in flags, 'seed': 0}
 
 
-def report(path):
-    """Prints the tables of a file of results, as Markdown, and draws it into a PNG beside it."""
+def report(path: Path) -> None:
+    """Prints the tables of a file of results, as Markdown, and draws a PNG beside the file."""
     records, races = read(path)
     print(ratio_table(records), detailed_table(records), race_table(races), sep='\n\n')
     _draw(records, path.with_suffix('.png'))
@@ -310,16 +331,16 @@ def _draw(records, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--out', type=Path, default=RESULTS, help='JSON lines, added to')
+    parser.add_argument('--out', type=Path, default=RESULTS, help='JSON lines, to which it appends')
     parser.add_argument('--data_dir', default='', help='where tfds keeps its data')
     parser.add_argument('--networks', default=','.join(contestants.NETWORKS))
     parser.add_argument('--batch_sizes', default='32,128,512')
     parser.add_argument('--contestants', default=','.join(contestants.CONTESTANTS))
     parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--steps', type=int, default=20, help='that each takes a round')
+    parser.add_argument('--steps', type=int, default=20, help='of each contestant in a round')
     parser.add_argument('--python', action='append', default=[], help='NAME=INTERPRETER')
     parser.add_argument('--until', type=float, help='a test accuracy; instead of rounds')
-    parser.add_argument('--report', action='store_true', help='only show the results there are')
+    parser.add_argument('--report', action='store_true', help='show the results that there are')
     args = parser.parse_args()
     if args.report:
         report(args.out)

@@ -93,7 +93,7 @@ def main():
     parser.add_argument('--data_dir', default='', help='where tfds keeps its data')
     parser.add_argument('--rounds', type=int, default=11)
     parser.add_argument('--steps', type=int, default=8, help='that each takes a round')
-    parser.add_argument('--report', action='store_true', help='only show the results there are')
+    parser.add_argument('--report', action='store_true', help='show the results that there are')
     args = parser.parse_args()
     from experiments import pages  # which imports this module for its table
 

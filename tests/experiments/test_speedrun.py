@@ -368,7 +368,7 @@ def test_what_is_evaluated_does_not_train(data_dir, split):
 def test_each_rung_is_an_ordinary_config(rung, data_dir, tmp_path):
     config = rungs.get_config(rung)
     config.data.update(name='fashion_mnist_mini', dir=str(data_dir), subset=10)
-    config.model.widths = (4, 6)
+    config.model.widths = (4,)
     config.train.update(steps=2, batch_size=20)
     config.eval.batch_size = 200
     config.parallel.num_devices = 2

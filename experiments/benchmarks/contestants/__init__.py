@@ -1,12 +1,11 @@
-"""The same training in each library, as its documentation recommends; a process each.
+"""The same training in each library, written as its documentation recommends, each in a process.
 
 `training.py` starts `python -m experiments.benchmarks.contestants NAME NETWORK BATCH_SIZE FOLDER`
-and drives it by lines on standard input, the name of a method of Contestant and its argument; each
-is answered by a line of JSON. An interpreter needs the libraries of its own contestant alone.
+and writes lines to its standard input: the name of a method of Contestant and its arguments. The
+process answers each with a line of JSON. It needs the library of its own contestant only.
 """
 
-# Channels, kernel, padding, widths of the dense layers: as configs/ states them. A residual
-# network has only a depth.
+# The fields of the networks, as in configs/. A residual network has only a depth.
 NETWORKS = {
     'cnn3': {'features': (32, 64, 128), 'kernel_size': 3, 'padding': 'SAME', 'hidden': ()},
     'simple_net': {'features': (6, 16), 'kernel_size': 5, 'padding': 'VALID', 'hidden': (256,)},
@@ -15,7 +14,7 @@ NETWORKS = {
 CLASSES = 10
 LEARNING_RATE = 1e-3  # Adam's default in all of them
 
-# The module and the class of each.
+# The module and the class of each contestant.
 CONTESTANTS = {
     'ours': ('ours', 'Ours'),
     'ours bfloat16': ('ours', 'OursBfloat16'),

@@ -1,3 +1,5 @@
+"""The process of a contestant: answers the commands that it reads from standard input."""
+
 import importlib
 import json
 import sys
@@ -9,7 +11,7 @@ from neptune_jax.devices import startup
 
 def main():
     name, network, batch_size, folder = sys.argv[1:]
-    answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
 
     def answer(**fields):
         answers.write(json.dumps(fields) + '\n')

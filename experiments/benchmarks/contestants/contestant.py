@@ -1,4 +1,4 @@
-"""What all contestants have: data, initial parameters, an order of examples, and commands."""
+"""What all contestants share: data, initial parameters, the order of examples, and commands."""
 
 import re
 from pathlib import Path
@@ -12,9 +12,13 @@ PADDING = 4  # of the random crops
 
 
 class Contestant:
-    """Subclasses have `loss` of the first images, `step(rows)`, `wait()` and `predict(images)`."""
+    """A training in one library.
 
-    def __init__(self, network, batch_size, folder):
+    A subclass sets `loss`, that of the first images, and defines `step(rows)`, `wait()`, which
+    returns when all steps are done, and `predict(images)`, which returns classes.
+    """
+
+    def __init__(self, network: str, batch_size: int, folder: str):
         self.network_name, self.network = network, NETWORKS[network]
         self.batch_size = batch_size
         self.augmented = False
@@ -26,20 +30,20 @@ class Contestant:
         self.rng = np.random.default_rng(0)
         self.order = []
 
-    def next_batch(self):
+    def next_batch(self) -> np.ndarray:
         """Returns the rows of the next batch, int[B]."""
         if len(self.order) < self.batch_size:
             self.order = self.rng.permutation(len(self.images))
         batch, self.order = self.order[: self.batch_size], self.order[self.batch_size :]
         return batch
 
-    def draw_augmentation(self):
-        """Returns for each image of a batch where it is cropped, int[2, B], and mirrored, bool."""
+    def draw_augmentation(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the corners of a batch's crops, int[2, B], and which are mirrored, bool[B]."""
         offsets = self.rng.integers(2 * PADDING + 1, size=(2, self.batch_size))
         return offsets, self.rng.random(self.batch_size) < 0.5
 
-    def batch_images(self, rows):
-        """Returns float32[B, H, W, C], cropped and mirrored at random where that is asked for."""
+    def batch_images(self, rows: np.ndarray) -> np.ndarray:
+        """Returns float32[B, H, W, C], with augmentation cropped and mirrored at random."""
         images = self.images[rows]
         if not self.augmented:
             return images
@@ -51,16 +55,17 @@ class Contestant:
         return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
     # ------------------------------------------------------------------------------- Commands
-    def train(self, steps):
+    def train(self, steps: int) -> None:
+        """Takes the given number of steps and waits for them."""
         for _ in range(steps):
             self.step(self.next_batch())
         self.wait()
 
-    def augment(self, on):
-        """Crops and mirrors training images from now on, or no more."""
+    def augment(self, on: int) -> None:
+        """Turns the cropping and mirroring of training images on or off."""
         self.augmented = bool(on)
 
-    def evaluate(self, count):
+    def evaluate(self, count: int) -> float:
         """Returns the accuracy on the first `count` test images, a multiple of EVAL_BATCH."""
         parts = [
             np.asarray(self.predict(self.test_images[i : i + EVAL_BATCH]))
@@ -68,7 +73,7 @@ class Contestant:
         ]
         return float(np.mean(np.concatenate(parts) == self.test_labels[:count]))
 
-    def memory(self):
+    def memory(self) -> float:
         """Returns the largest resident set of the process so far, in MiB."""
-        # Not getrusage: it counts what the process was before it became this program.
+        # getrusage would also count the process that became this program.
         return int(re.search(r'VmHWM:\s*(\d+) kB', Path('/proc/self/status').read_text())[1]) / 1024

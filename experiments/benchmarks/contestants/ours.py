@@ -1,4 +1,4 @@
-"""neptune_jax: its model, its augmentation, its step, its start-up."""
+"""neptune_jax: its model, its augmentation, its training step."""
 
 import importlib
 
