@@ -11,6 +11,7 @@ import tarfile
 import types
 
 import jax
+import jaxlib
 import numpy as np
 import optax
 import pytest
@@ -23,6 +24,7 @@ from neptune_jax import experiment as experiments
 from neptune_jax.data import dataset
 from neptune_jax.data.sources.cifar import Cifar10
 from neptune_jax.data.sources.idx import Mnist
+from neptune_jax.devices import compiling
 from neptune_jax.errors import UserError
 from neptune_jax.learning import losses
 from neptune_jax.reporting import figures
@@ -235,6 +237,7 @@ def test_several_steps_in_one_program_do_what_they_do_one_by_one(
 @pytest.mark.parametrize('driver', ['jit', 'pmap', 'shard_map'])
 def test_each_step_is_compiled_once(config, tmp_path, caplog, driver):
     config.parallel.driver = driver
+    caplog.set_level(logging.DEBUG, compiling.__name__)
     with jax.log_compiles(), caplog.at_level(logging.DEBUG, logger='jax'):
         loop.train_and_evaluate(config, tmp_path)
     compiled = [
@@ -244,7 +247,10 @@ def test_each_step_is_compiled_once(config, tmp_path, caplog, driver):
     # The training step and the evaluation step, for two splits that no batch size divides. What
     # pmap compiles goes by a name of its own.
     name = '(_fun)' if driver == 'pmap' else '(step)'
-    assert sum(name in message for message in compiled) == 2, compiled
+    # XLA's CPU backend before 0.12 may compute the pooling of the evaluation wrongly.
+    again = sum(message.startswith('compiling again') for message in caplog.messages)
+    assert again == (jaxlib.version.__version_info__ < (0, 12))
+    assert sum(name in message for message in compiled) == 2 + again, compiled
 
 
 @pytest.mark.parametrize('driver', ['jit', 'pmap'])
