@@ -1,7 +1,4 @@
-"""Writes docs/configs.md from neptune_jax/defaults.py and the docstrings of the models.
-
-    python -m docs.generate_configs
-"""
+"""`python -m docs.generate_configs` writes docs/configs.md from defaults.py and the models."""
 
 import dataclasses
 import inspect
