@@ -19,10 +19,12 @@ import numpy as np
 
 from experiments.benchmarks import training, versions
 from experiments.four_networks import run as four_networks
+from experiments.speedrun import config as speedrun
 
 ROOT = Path(__file__).parents[1]
 FIRST_COMMAND = four_networks.RESULTS / 'first_command.json'
 DATA = 'experiments/benchmarks/results/data.jsonl'
+SPEEDRUN = 'experiments/speedrun/results'
 _BLOCK = re.compile(r'(<!-- figures: (.+?) -->\n).*?(?=<!-- end -->)', re.DOTALL)
 
 
@@ -233,6 +235,66 @@ def tracking():
         {cost['environment']['python']}, JAX {cost['environment']['packages']['jax']}).""")
 
 
+# -------------------------------------------------------------------------------------- speedrun
+def rungs():
+    """Returns what is trained on each rung of the speedrun for a GPU, and what was reached."""
+    lines = [
+        '| rung | network | epochs | accuracy, mean | s a seed, median | seeds | hardware |',
+        '|---|---|---:|---:|---:|---:|---|',
+    ]
+    for name in speedrun.RUNGS:
+        if name == 'cpu90':
+            continue
+        config = speedrun.get_config(name)
+        network = ', '.join(map(str, config.model.widths))
+        if config.model.depth == 3:
+            network += ', three convolutions a block, residual'
+        path = ROOT / SPEEDRUN / f'{name}.jsonl'
+        reached = 'not run | | |'
+        if path.is_file():
+            records = _read(path)
+            accuracy = statistics.mean(record['accuracy'] for record in records)
+            seconds = statistics.median(record['seconds'] for record in records)
+            hardware = f'{records[0]["hardware"]}, {records[0]["cpu_count"]} CPU cores'
+            reached = f'{accuracy:.4f} | {seconds:.3g} | {len(records)} | {hardware}'
+        lines.append(f'| `{name}` | {network} | {config.train.epochs:g} | {reached} |')
+    return '\n'.join(lines)
+
+
+def speedrun_on_cpu():
+    """Returns accuracy and time of the rung cpu90 here and in PyTorch."""
+    lines = [
+        '| | accuracy, mean | s to the end of the run, median | spread |',
+        '|---|---:|---:|---:|',
+    ]
+    for framework, name in (('jax', 'JAX'), ('torch', 'PyTorch, eager')):
+        records = _cpu90(framework)
+        seconds = [record['seconds'] for record in records]
+        accuracy = statistics.mean(record['accuracy'] for record in records)
+        lines.append(
+            f'| {name} | {accuracy:.4f} | {statistics.median(seconds):.1f} '
+            f'| {min(seconds):.1f}-{max(seconds):.1f} |'
+        )
+    return '\n'.join(lines)
+
+
+def speedrun_ratio():
+    """Returns how long the rung cpu90 takes, compared with PyTorch, and on which machine."""
+    pairs = list(zip(_cpu90('jax'), _cpu90('torch'), strict=True))
+    ratios = [ours['seconds'] / theirs['seconds'] for ours, theirs in pairs]
+    first, versions = pairs[0][0], pairs[0][0]['versions']
+    return _paragraph(f"""
+        {len(pairs)} seeds, in alternation: our run takes {statistics.median(ratios):.2f} times as
+        long (median over seeds; {min(ratios):.2f} to {max(ratios):.2f}).
+        [results/cpu90.jsonl](results/cpu90.jsonl): {first['hardware']}, {first['cpu_count']} cores,
+        Python {versions['python']}, JAX {versions['jax']}, PyTorch {versions['torch']}. PyTorch's
+        clock starts after the initial parameters are made.""")
+
+
+def _cpu90(framework):
+    return [each for each in _read(f'{SPEEDRUN}/cpu90.jsonl') if each['framework'] == framework]
+
+
 BLOCKS = {
     'transcript': transcript,
     'networks': networks,
@@ -251,6 +313,9 @@ BLOCKS = {
     'modes': modes,
     'kills': kills,
     'tracking': tracking,
+    'rungs': rungs,
+    'speedrun on a CPU': speedrun_on_cpu,
+    'speedrun against PyTorch': speedrun_ratio,
 }
 
 
