@@ -241,8 +241,8 @@ def test_every_image_is_mirrored_in_every_second_epoch(tiny):
     start = state.initial(created.model, created.optimizer, (28, 28, 1), jax.random.key(0))
     train_step = jax.jit(task.train_step)
 
-    def images_at(step):
-        carry = start.replace(step=jnp.int32(step)), jnp.int32(0)
+    def images_at(step, seed=0):
+        carry = start.replace(step=jnp.int32(step)), jnp.int32(seed)
         after, _ = train_step(carry, source.data, rows)
         return np.asarray(after.batch_stats['images'])
 
@@ -253,6 +253,19 @@ def test_every_image_is_mirrored_in_every_second_epoch(tiny):
     plain = data.standardizer(np.float32(data.images[rows]) / 255)
     mirrored = np.array([np.abs(a - b).max() > 1e-4 for a, b in zip(epochs[0], plain, strict=True)])
     assert 5 < mirrored.sum() < 35
+    others = images_at(0, seed=1)
+    assert 5 < np.any(others != epochs[0], axis=(1, 2, 3)).sum() < 35  # other images are mirrored
+    ordinary, _ = jax.jit(created.train_step)(start, source.unpack(source.data, rows))
+    assert created.config.seed == 0
+    np.testing.assert_array_equal(ordinary.batch_stats['images'], epochs[0])
+
+
+def test_a_test_image_is_shown_as_training_images_are():
+    shifts = ((0, 0), (-1, -1), (1, 1))
+    six = [(*shift, mirror) for shift in shifts for mirror in (False, True)]
+    for rung in rungs.RUNGS:
+        expected = [(0, 0, False)] if rung == 'cpu90' else six
+        assert training.views(rungs.get_config(rung).augment) == expected
 
 
 def test_views_are_averaged():
@@ -283,7 +296,7 @@ def test_each_test_image_counts_once(tiny, runner):
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
     test = data.splits['test']
     images = data.standardizer(np.float32(data.images[test]) / 255)
-    views = [(*shift, mirror) for shift in ((0, 0), (-1, -1), (1, 1)) for mirror in (False, True)]
+    views = training.views(config.augment)
     logits = training.view_logits(lambda x: model.apply(variables, x), images, views)
     expected = np.mean(np.argmax(logits, axis=1) == data.labels[test])
     np.testing.assert_allclose(accuracy, expected, atol=1.5 / len(test))  # a tie may turn
