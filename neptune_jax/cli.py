@@ -65,9 +65,11 @@ def reported() -> Iterator[None]:
 
 
 def config_name() -> str:
-    """Returns the name of the config file without its folder and extension."""
+    """Returns 'NAME' for --config=FOLDER/NAME.py and 'NAME_TEXT' for FOLDER/NAME.py:TEXT."""
     flag: Any = flags.FLAGS['config']  # of ml_collections; it knows the file
-    return os.path.splitext(os.path.basename(flag.config_filename))[0]
+    file, _, text = flag.config_filename.partition(':')
+    name = os.path.splitext(os.path.basename(file))[0]
+    return '_'.join([name, *re.findall(r'\w+', text)])
 
 
 def _parse_flags(argv, positional):

@@ -3,6 +3,10 @@
 import dataclasses
 import functools
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -17,8 +21,10 @@ from neptune_jax import experiment
 from neptune_jax.data import feed
 from neptune_jax.errors import UserError
 from neptune_jax.learning import lengths, state
+from neptune_jax.runs import reader
 from neptune_jax.training import loop
 
+ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
 
 
@@ -377,7 +383,18 @@ def test_what_is_evaluated_does_not_train(data_dir, split):
     assert used == len(found.labels)
 
 
-@pytest.mark.parametrize('rung', rungs.RUNGS)
+def test_the_ordinary_command_trains_a_rung(data_dir, tmp_path):
+    command = [sys.executable, '-m', 'neptune_jax.main', f'--config={rungs.__file__}:cpu90']
+    command += ['--config.data.name=fashion_mnist_mini', f'--config.data.dir={data_dir}']
+    command += ['--config.train.steps=2', '--config.parallel.num_devices=1']
+    env = os.environ | {'PYTHONPATH': str(ROOT)}
+    subprocess.run(command, cwd=tmp_path, env=env, check=True)
+    summary = reader.read_summary(tmp_path / 'runs/config_cpu90')
+    assert (summary['status'], summary['step']) == ('finished', 2)
+    assert 0 <= summary['test']['accuracy'] <= 1
+
+
+@pytest.mark.parametrize('rung', sorted(rungs.RUNGS.keys() - {'cpu90'}))
 def test_each_rung_is_an_ordinary_config(rung, data_dir, tmp_path):
     config = rungs.get_config(rung)
     config.data.update(name='fashion_mnist_mini', dir=str(data_dir), subset=10)
