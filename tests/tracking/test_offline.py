@@ -304,8 +304,9 @@ run.stop()
     found = load(target / 'import.json')
     parent, child = found['queues']
     assert found['points_left_out'] == found['operations_left_out'] == {}
-    # The child wrote once more, into its parent's queue, what the parent had not flushed.
-    assert parent['lines_repeated'] > 10
+    # The child wrote once more, into its parent's queue, what the parent had not flushed. How much
+    # that is depends on when the client last flushed.
+    assert parent['lines_repeated'] > 0
     assert child['operations'] == 2
     assert load(target / 'summary.json')['status'] == 'finished'
 
