@@ -63,7 +63,7 @@ ifneq ($(shell $(call version-of,$(PYTHON))),$(shell $(call version-of,$(VENV)/b
 endif
 endif
 
-# From 3.12 on there is the JAX that is faster on a CPU.
+# From 3.12 on there is a newer JAX, which is faster on a CPU.
 PYENV := $${PYENV_ROOT:-$$HOME/.pyenv}/versions
 PYTHONS := python3.13 python3.12 $(PYENV)/3.13.*/bin/python $(PYENV)/3.12.*/bin/python \
     python3 python3.11 $(PYENV)/3.11.*/bin/python
@@ -74,8 +74,8 @@ $(VENV)/pyvenv.cfg:
 	    case $$version in 3.11|3.12|3.13) ;; *) continue ;; esac; \
 	    echo "Making $(VENV) with $$($$python --version)"; \
 	    if [ "$$version$(PYTHON)" = 3.11 ]; then \
-	        echo 'Python 3.12 or 3.13 would train about 1.8 times faster on a CPU: JAX 0.12 does 3,330' \
-	            'images/s of cnn3, the newest JAX for 3.11 does 1,867 (docs/speed.md)'; \
+	        echo 'Python 3.12 or 3.13 would train faster on a CPU: JAX 0.12 does 1,887 images/s of cnn3,' \
+	            'the newest JAX for 3.11 does 1,648 (docs/speed.md)'; \
 	    fi; \
 	    rm -rf $(VENV); \
 	    $$python -m venv $(VENV) >/dev/null 2>&1 && exit 0; \

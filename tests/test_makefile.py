@@ -91,7 +91,7 @@ def test_the_newest_supported_python_is_taken(machine, pythons, expected):
         machine.add_python(path, version)
     output = machine.make('train')
     assert machine.version == expected
-    assert ('1.8 times faster' in output) == (expected == '3.11')
+    assert ('would train faster' in output) == (expected == '3.11')
 
 
 def test_a_command_that_does_not_run_is_passed_over(machine):

@@ -74,7 +74,8 @@ def learning_curves(rows: list[dict]) -> 'Figure':
         axes.set(xlabel='step', title=name.replace('_', ' '))
         axes.locator_params(axis='x', integer=True)
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.get_lines():
+            axes.legend()
     return figure
 
 
