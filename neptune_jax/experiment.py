@@ -18,6 +18,7 @@ from neptune_jax.devices import drivers
 from neptune_jax.errors import UserError, choose_or_import
 from neptune_jax.learning import lengths, losses, optimizers, schedules, state, steps
 from neptune_jax.runs import checkpoints
+from neptune_jax.runs.weights import read_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +220,7 @@ def read_initial_weights(experiment: Experiment) -> InitialWeights | None:
     if not workdir:
         return None
     try:
-        weights = checkpoints.read_weights(workdir)
+        weights = read_weights(workdir)
     except UserError as error:
         raise UserError(f'checkpoint.restore_from={error}') from error
     num_classes, other = len(experiment.dataset.class_names), len(weights.preprocessing['classes'])

@@ -15,7 +15,8 @@ from neptune_jax.data.standardize import Standardizer
 from neptune_jax.devices import compiling
 from neptune_jax.errors import UserError, choose_or_import
 from neptune_jax.learning import losses, steps
-from neptune_jax.runs import checkpoints, reader
+from neptune_jax.runs import reader
+from neptune_jax.runs.weights import read_weights
 
 
 def standardise(standardizer: Standardizer, images: jax.Array) -> jax.Array:
@@ -46,7 +47,7 @@ class Predictor:
         config = ConfigDict(reader.read_config(workdir))
         if not config:
             raise UserError(f'{str(workdir)!r} holds no run: there is no config.json')
-        weights = checkpoints.read_weights(workdir)
+        weights = read_weights(workdir)
         preprocessing = weights.preprocessing
         classes = tuple(preprocessing['classes'])
         return cls(

@@ -6,7 +6,6 @@ checkpoint that does not match them is damaged; a resuming run moves it away.
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import zlib
@@ -122,7 +121,7 @@ class Checkpoints:
             Damaged: it cannot be read, or does not match its checksums.
             UserError: it belongs to another model.
         """
-        _verify(self.directory, step)
+        verify(self.directory, step)
         try:
             metadata = self.manager.item_metadata(step)['state']
             check_shapes(f'the checkpoint of step {step}', metadata, abstract_state)
@@ -132,7 +131,7 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # damaged files make the libraries below raise anything
-            raise Damaged(_one_line(error)) from error
+            raise Damaged(one_line(error)) from error
         return Restored(step, restored.state, restored.data)
 
     def restore_first(
@@ -192,41 +191,6 @@ class Checkpoints:
                 path.unlink()
 
 
-class Weights(NamedTuple):
-    """The trained parameters of a run."""
-
-    workdir: str
-    step: int
-    preprocessing: dict  # data.dataset.Dataset.preprocessing of the training
-    params: dict  # the averaged ones if the run kept an average
-    batch_stats: dict
-
-
-def read_weights(workdir: str | Path) -> Weights:
-    """Returns the Weights of a run's best checkpoint, as NumPy arrays.
-
-    Raises:
-        UserError: the directory has no checkpoint, or its best one is damaged.
-    """
-    step = reader.best_step(workdir)
-    if step is None:
-        raise UserError(f'{str(workdir)!r} holds no run with a checkpoint')
-    directory = Path(workdir).absolute() / 'checkpoints'
-    folder = directory / str(step)
-    try:
-        _verify(directory, step)
-        with ocp.StandardCheckpointer() as checkpointer:
-            state = jax.tree.map(np.asarray, checkpointer.restore(folder / 'state'))
-        data = json.loads((folder / 'data' / 'metadata').read_text())
-    except Exception as error:  # damaged files make the libraries below raise anything
-        raise UserError(
-            f'{folder} is damaged ({_one_line(error)}); resume that run, which uses an earlier '
-            'checkpoint, or remove that folder'
-        ) from error
-    params = state.get('ema') or state['params']
-    return Weights(str(workdir), step, data, params, state.get('batch_stats') or {})
-
-
 def check_room(directory: Path, state: Any) -> None:
     """Raises OSError if the disk has no room for a checkpoint of `state`."""
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
@@ -273,7 +237,7 @@ class _KeepBest:
         return [checkpoint.step == best for checkpoint in checkpoints]
 
 
-def _verify(directory, step):
+def verify(directory: Path, step: int) -> None:
     """Raises Damaged unless the files of a checkpoint match its checksums, if it has any."""
     path = _checksums_path(directory, step)
     for line in path.read_text().splitlines() if path.is_file() else ():
@@ -291,7 +255,8 @@ def _crc32(path):
     return zlib.crc32(path.read_bytes())
 
 
-def _one_line(error):
+def one_line(error: BaseException) -> str:
+    """Returns the message of an exception of any library as one short line."""
     return ' '.join(str(error).split())[:200] or repr(error)
 
 
