@@ -13,8 +13,12 @@ class UserError(Exception):
     """A mistake that the user can correct. The message says what, where, and what to do."""
 
 
-class Preempted(Exception):
-    """The run was asked to stop and has saved its state. The message names the signal."""
+class Preempted(BaseException):
+    """The run was asked to stop and has saved its state. The message names the signal.
+
+    Like KeyboardInterrupt it is no Exception: it may be raised anywhere, and code that handles the
+    errors of a library must not take it for one.
+    """
 
 
 def check_choice(name: str, names: Iterable[str], field: str) -> None:

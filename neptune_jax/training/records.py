@@ -106,7 +106,11 @@ class Rows:
         waiting, self._waiting = self._waiting, []
         seconds, steps = self._computed.result(), _fetch(waiting)
         step, last = steps[-1]
-        means = {name: float(np.mean([values[name] for _, values in steps])) for name in last}
+        means = {
+            name: float(np.mean([values[name] for _, values in steps]))
+            for name in last
+            if name != 'learning_rate'
+        }
         means['learning_rate'] = last['learning_rate']
         self._run.write(step, {f'train/{name}': value for name, value in means.items()})
         (last_step, last_seconds), self._last = self._last, (step, seconds)

@@ -14,6 +14,7 @@ import pytest
 from neptune_jax import experiment as experiments
 from neptune_jax.data import feed as feeds
 from neptune_jax.errors import Preempted, UserError
+from neptune_jax.reporting import figures
 from neptune_jax.runs import checkpoints, reader
 from neptune_jax.training import compiled, loop
 
@@ -242,3 +243,24 @@ def test_a_field_that_is_infinite_is_the_same_when_the_run_resumes(config, tmp_p
     found = reader.read_config(tmp_path / 'run')
     assert found['optim']['clip_norm'] == float('inf')
     assert found['neptune']['name'] == 'NaN'
+
+
+@pytest.mark.parametrize('place', ['restore', 'figure'])
+def test_a_signal_during_the_test_damages_nothing_and_the_test_is_repeated(
+    config, tmp_path, monkeypatch, place
+):
+    def signalled(*args, **kwargs):
+        signal.raise_signal(signal.SIGTERM)
+
+    if place == 'figure':
+        monkeypatch.setattr(figures, 'confusion_matrix', signalled)
+    else:
+        # The first restore is that of the best checkpoint; the run is new.
+        monkeypatch.setattr(checkpoints.ocp.CheckpointManager, 'restore', signalled)
+    with pytest.raises(Preempted, match='SIGTERM'):
+        loop.train_and_evaluate(config, tmp_path)
+    monkeypatch.undo()
+    assert reader.read_summary(tmp_path)['status'] == 'preempted'
+    assert not (tmp_path / 'damaged').exists()
+    assert loop.train_and_evaluate(config, tmp_path)['status'] == 'finished'
+    assert (tmp_path / 'artifacts/confusion_matrix.png').is_file()
