@@ -69,6 +69,29 @@ def test_the_latest_and_the_best_are_kept(opened, tmp_path, keep, accuracies, ke
         manager.wait()
         assert manager.steps == kept
     assert {int(path.stem) for path in tmp_path.glob('checkpoints/*.crc32')} >= set(kept)
+    for step in kept:
+        checkpoints.verify(tmp_path / 'checkpoints', step)
+
+
+def test_checksums_do_not_outlive_their_checkpoint(opened, tmp_path):
+    _, current = create()
+
+    def checksums():
+        return {int(path.stem) for path in tmp_path.glob('checkpoints/*.crc32')}
+
+    with opened(keep=1) as manager:
+        for step in (1, 2, 3):
+            manager.save(step, current, DATA)
+    assert checksums() <= {2, 3}  # those of 2 are removed with the next save
+    truncate(tmp_path / 'checkpoints/3/data/metadata')
+    with opened(keep=1) as manager:
+        assert manager.restore_first([3], current, lambda line: None) is None
+        # A start that is killed now leaves nothing by which a new checkpoint would look damaged.
+        assert 3 not in checksums()
+        manager.save(3, current.replace(step=current.step + 3), DATA)
+        manager.wait()
+        assert int(manager.restore(3, current).state.step) == 3
+    assert checksums() == {3}
 
 
 def flip(path):

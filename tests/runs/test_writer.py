@@ -126,6 +126,7 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
         (Preempted('SIGTERM'), 'preempted'),
         (UserError('the loss is nan at step 3'), 'failed'),
         (RuntimeError('a bug'), 'failed'),
+        (KeyboardInterrupt(), 'failed'),
     ],
 )
 def test_the_status_says_how_a_run_ended(run, error, status):

@@ -469,3 +469,15 @@ def test_an_augmentation_of_ones_own_changes_the_images(config, own_parts):
     batch = {'image': image, 'label': numbers, 'index': numbers}
     found = experiment.augment(batch, jax.random.key(0), np.int32(0), np.int32(0))
     np.testing.assert_allclose(found['image'], image / 2)
+
+
+def test_of_equal_accuracies_the_last_is_best_everywhere(config, tmp_path, capsys):
+    config.optim.learning_rate = 0.0
+    config.checkpoint.keep = 1
+    summary = loop.train_and_evaluate(config, tmp_path)
+    accuracies = [row['val/accuracy'] for row in reader.read_rows(tmp_path) if 'val/loss' in row]
+    assert len(accuracies) == 2
+    assert accuracies[0] == accuracies[1]
+    assert summary['best'] == {'step': 6, 'accuracy': accuracies[0]}
+    assert capsys.readouterr().out.count('best so far') == 2
+    assert reader.checkpoint_steps(tmp_path) == [6]

@@ -1,7 +1,10 @@
 """The speed that is shown, and the time that counts as training."""
 
+import types
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from neptune_jax.runs import reader, writer
 from neptune_jax.training import records
@@ -75,3 +78,23 @@ def test_steps_of_an_earlier_part_of_the_run_are_in_the_means_not_in_the_speed(
     (row,) = reader.read_rows(tmp_path)
     assert row['train/loss'] == 3.0
     assert row['train/learning_rate'] == pytest.approx(0.1)
+
+
+def test_the_seconds_of_a_resumed_run_include_those_before(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(records.time, 'perf_counter', lambda: now)
+    run = writer.Run(tmp_path)
+    run.update_summary(train_seconds=7.5)
+    config = ConfigDict({'train': {'batch_size': 64}})
+    experiment = types.SimpleNamespace(config=config, steps_per_epoch=4)
+    clock = records.Clock(run, experiment, step=2)
+    now = 101.0
+    with clock.paused():
+        now = 150.0
+    now = 152.0
+    clock.report(6)
+    # 3 seconds of training for 4 steps; 7.5 seconds of the earlier part.
+    found = reader.read_summary(tmp_path)
+    assert found['train_seconds'] == 10.5
+    assert found['images_per_second'] == pytest.approx(4 * 64 / 3, abs=0.05)
+    assert (found['step'], found['epochs']) == (6, 1.5)
