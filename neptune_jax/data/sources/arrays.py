@@ -101,6 +101,7 @@ def _read(files, label_column, conversion):
         },
         load=load_array,
         conversion=raw.resolve(conversion, splits['train'][0], shape_of_array, path),
+        content=content_of_array,
     )
 
 
@@ -111,6 +112,12 @@ def load_array(
     array, label = item
     image, rules = images.convert(array, conversion)
     return image, label, rules
+
+
+def content_of_array(item: tuple[np.ndarray, int | None]) -> bytes:
+    """Returns the type, the shape and the values of the array of an (array, label), as bytes."""
+    array = item[0]
+    return f'{array.dtype.str}{array.shape}'.encode() + array.tobytes()
 
 
 def shape_of_array(array: np.ndarray, conversion: Conversion) -> tuple[tuple[int, int], int]:

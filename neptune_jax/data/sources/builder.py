@@ -45,6 +45,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
 
     CLASS_NAMES: tuple[str, ...]
     IMAGE_SHAPE: tuple[int, int, int]
+    MORE_FEATURES: dict = {}  # beside the image and the label
 
     def __init_subclass__(cls) -> None:
         # Not registered with tfds, which has data sets of the same names that need TensorFlow.
@@ -59,6 +60,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
                 'image': tfds.features.Tensor(shape=self.IMAGE_SHAPE, dtype=np.uint8),
                 'label': tfds.features.ClassLabel(names=list(self.CLASS_NAMES)),
             }
+            | self.MORE_FEATURES
         )
         # The records keep the order of the source. Shuffling is up to batches.py.
         return tfds.core.DatasetInfo(

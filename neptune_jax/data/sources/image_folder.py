@@ -56,6 +56,11 @@ def load_file(item: tuple[str, int], conversion: Conversion) -> tuple[np.ndarray
     return image, label, rules
 
 
+def content_of_file(item: tuple[str, int]) -> bytes:
+    """Returns the bytes of the file of a (path, label)."""
+    return Path(item[0]).read_bytes()
+
+
 def _split_folders(path):
     """Returns the folder of each split."""
     roots = {split: path / split for split in SPLITS if (path / split).is_dir()}
@@ -109,6 +114,7 @@ def _read(root, splits, classes, conversion):
         },
         load=load_file,
         conversion=raw.resolve(conversion, splits['train'], _shape_of_file, root),
+        content=content_of_file,
     )
 
 

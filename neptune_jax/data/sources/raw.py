@@ -32,6 +32,7 @@ from neptune_jax.errors import UserError, check_choice
 UNREADABLE = ('drop', 'error')
 EXAMPLES_REPORTED = 10
 AHEAD = 1024  # images that worker processes may convert before they are written
+CONTENT_BYTES = 16  # of the hash of an image's raw content
 IN_PROCESS = 500  # so many images are converted sooner than worker processes start
 
 
@@ -42,6 +43,7 @@ class RawImages(NamedTuple):
     splits: dict[str, Sequence[Any]]  # an item for each image of each official split
     load: Callable  # (item, conversion) -> image uint8[H, W, C], label or None, rules; picklable
     conversion: Conversion  # with `size` and `channels` set
+    content: Callable | None = None  # item -> its raw bytes; their hash decides on the split
 
 
 def preparation(
@@ -99,7 +101,8 @@ def _conversion(config):
 
 def _fingerprint(files, *settings):
     """Returns a short text that changes when one of some files changes, or a setting does."""
-    digest = hashlib.sha256(json.dumps(settings).encode())
+    # The version of the records: the first had no `content`.
+    digest = hashlib.sha256(json.dumps(['2', *settings]).encode())
     for path in files:
         status = path.stat() if path.exists() else path.lstat()  # a link may lead nowhere
         digest.update(os.fsencode(path) + f' {status.st_size} {status.st_mtime_ns}\n'.encode())
@@ -126,6 +129,9 @@ class RawBuilder(ImageBuilder):
         assert raw.conversion.size is not None  # `resolve` has set it
         height, width = raw.conversion.size
         self.IMAGE_SHAPE = (height, width, raw.conversion.channels)
+        if raw.content:
+            content = tfds.features.Tensor(shape=(CONTENT_BYTES,), dtype=np.uint8)
+            self.MORE_FEATURES = {'content': content}
         self.raw: RawImages | None = raw
         config = tfds.core.BuilderConfig(name=config_name, version=self.VERSION)
         super().__init__(data_dir=data_dir, config=config)
@@ -139,7 +145,7 @@ class RawBuilder(ImageBuilder):
         self.info.metadata['report'] = report
         self.info.metadata['left_out'] = {split: [] for split in raw.splits}
         self.info.metadata['before'] = {split: len(items) for split, items in raw.splits.items()}
-        load = functools.partial(_load, raw.load, raw.conversion)
+        load = functools.partial(_load, raw.load, raw.content, raw.conversion)
         return {
             split: self._generate_examples(split, items, load, report)
             for split, items in raw.splits.items()
@@ -147,7 +153,7 @@ class RawBuilder(ImageBuilder):
 
     def _generate_examples(self, split, items, load, report):
         used, reason = 0, 'its label is missing'
-        for i, (image, label, rules) in enumerate(_load_all(load, items)):
+        for i, (image, label, rules, content) in enumerate(_load_all(load, items)):
             name = self.name_of(split, i)
             if isinstance(image, Unreadable):
                 if isinstance(image, WrongSize):
@@ -170,7 +176,7 @@ class RawBuilder(ImageBuilder):
                 self.info.metadata['left_out'][split].append(i)
             else:
                 used += 1
-                yield i, {'image': image, 'label': label}
+                yield i, {'image': image, 'label': label} | content
         if not used:
             raise UserError(
                 f'none of the {len(items)} images of the split {split!r} can be used; the last is '
@@ -190,12 +196,19 @@ def _load_all(load, items):
             yield from pool.map(load, items[start : start + AHEAD], chunksize=16)
 
 
-def _load(load, conversion, item):
-    """Returns what `load` does; for an unreadable image the exception, None and no rules."""
+def _load(load, content, conversion, item):
+    """Returns what `load` does, and a dict with the hash of the content if `content` is given.
+
+    For an unreadable image: the exception, None, no rules and no hash.
+    """
     try:
-        return load(item, conversion)
+        loaded = load(item, conversion)
     except Unreadable as error:
-        return error, None, []
+        return error, None, [], {}
+    if content is None:
+        return *loaded, {}
+    digest = hashlib.blake2b(content(item), digest_size=CONTENT_BYTES).digest()
+    return *loaded, {'content': np.frombuffer(digest, np.uint8)}
 
 
 def check_counts(where: str | Path, labels: Sequence) -> None:

@@ -102,7 +102,8 @@ class Source:
 
         A dict: `label` int32[N]; `digest` bytes16[N], a hash of the pixels; `perceptual`
         bytes32[N], a hash that similar images share; and for each channel `sum` and `squares`
-        (the sum of squares) int64[N, C], `low` and `high` uint8[N, C].
+        (the sum of squares) int64[N, C], `low` and `high` uint8[N, C]. Images of one's own also
+        have `content` bytes16[N], a hash of the raw file or array.
         """
         path = self.directory / 'index.npz'
         if not path.is_file():
@@ -122,8 +123,9 @@ class Source:
             chunk = max(1, CHUNK // int(np.prod(self.image_shape)))
             for start in range(0, len(self), chunk):
                 stop = min(start + chunk, len(self))
-                pixels, labels = reader.read(range(start, stop))
-                parts.append({'label': labels} | _statistics(pixels))
+                columns = reader.columns(range(start, stop))
+                pixels = columns.pop('image')
+                parts.append(columns | _statistics(pixels))
                 if images_path:
                     images[start:stop] = pixels
             columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -150,17 +152,32 @@ class Reader:
 
     def read(self, examples: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns images uint8[n, H, W, C] and labels int32[n] of examples, in the given order."""
+        columns = self.columns(examples)
+        return columns['image'], columns['label']
+
+    def columns(self, examples: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+        """Returns what `read` does as `image` and `label`, and `content` bytes16[n] if it is there.
+
+        That is a hash of the raw content of an image of one's own.
+        """
         examples = np.asarray(examples)
-        shape = self._builder.info.features['image'].shape
-        images = np.zeros((len(examples), *shape), np.uint8)
-        labels, start = np.zeros(len(examples), np.int32), 0
+        features = self._builder.info.features
+        columns = {
+            name: np.zeros((len(examples), *feature.shape), feature.np_dtype)
+            for name, feature in features.items()
+        }
+        start = 0
         for records, size in zip(self._records, self._sizes.values(), strict=True):
             here = np.flatnonzero((examples >= start) & (examples < start + size))
             found = records.__getitems__((examples[here] - start).tolist()) if len(here) else []
             for place, example in zip(here, found, strict=True):
-                images[place], labels[place] = example['image'], example['label']
+                for name, column in columns.items():
+                    column[place] = example[name]
             start += size
-        return images, labels
+        columns['label'] = columns['label'].astype(np.int32)
+        if 'content' in columns:
+            columns['content'] = columns['content'].view('V16').ravel()
+        return columns
 
 
 def _statistics(pixels):
