@@ -316,6 +316,27 @@ run.stop()
     assert contents(target) == before
 
 
+@pytest.mark.parametrize(('lost_in', 'status'), [('child', 'finished'), ('parent', 'failed')])
+def test_a_forked_run_ended_as_the_process_that_wrote_last(tmp_path, lost_in, status):
+    # The child wrote until second 2, its parent until second 5.
+    lasts = {'parent': 5, 'child': 2}
+    for number, (name, last) in enumerate(lasts.items()):
+        points = [log(f'{name}/loss', (step, 0, 0.5)) for step in range(last)]
+        folder = make_queue(
+            tmp_path / f'.neptune/offline/run__one__{number}__{name}',
+            *points,
+            put=last + 4 * (name == lost_in),
+        )
+        metadata = {'containerId': 'one', 'createdAt': f'2026-01-01 00:00:0{number}'}
+        (folder / 'metadata.json').write_text(json.dumps(metadata))
+    (target,) = importing.import_offline(tmp_path / '.neptune', tmp_path / 'runs')
+    assert [queue['operations'] for queue in load(target / 'import.json')['queues']] == [5, 2]
+    summary = load(target / 'summary.json')
+    assert summary['status'] == status
+    if status == 'failed':
+        assert summary['error'].endswith('operations that never reached the disk: 4')
+
+
 def test_a_killed_run_ends_where_its_queue_does(tmp_path):
     code = f"""
 run = init(name='killed')

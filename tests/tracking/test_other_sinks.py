@@ -87,8 +87,14 @@ def test_mlflow(run, sync_command, tmp_path, monkeypatch, capsys):
     import mlflow
 
     client = mlflow.MlflowClient(uri)
-    (found,) = client.search_runs([client.get_experiment_by_name('images').experiment_id])
-    assert (found.info.status, found.info.run_name) == ('FINISHED', 'first')
+    experiment_ids = [client.get_experiment_by_name('images').experiment_id]
+    statuses = {'running': 'RUNNING', 'preempted': 'KILLED', 'failed': 'FAILED'}
+    for status, expected in (statuses | {'finished': 'FINISHED'}).items():
+        run.update_summary(status=status)
+        assert replay.send([run.workdir], 'mlflow') == 0
+        (found,) = client.search_runs(experiment_ids)
+        assert found.info.status == expected
+    assert found.info.run_name == 'first'
     assert found.data.params == {
         'config/model/features': '[32, 64]',
         'config/model/name': 'cnn',

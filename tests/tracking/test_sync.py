@@ -140,6 +140,75 @@ def test_killed_at_random_moments_and_sent_again_it_arrives_once(tmp_path):
     assert result == {'points': 30_000, 'points_wrong': 0, 'runs_on_the_server': 1}
 
 
+def test_what_a_silent_server_was_asked_is_sent_again_after_a_kill(make_run, start_sync, sync):
+    """Only what a server has confirmed counts as sent: values, rows and files."""
+    run = make_run()
+    os.utime(run.path('config.json'), (0, 0))  # an artifact that nobody writes any more
+
+    def write_file():
+        run.path('artifacts/notes.txt').write_text('of the run')
+        os.utime(run.path('artifacts/notes.txt'), (0, 0))
+
+    changes = (
+        ('executeOperations', lambda: run.update_summary(epochs=1)),
+        ('executeOperations', lambda: write_rows(run, range(1, 11))),
+        ('fileAtomUpload', write_file),
+    )
+    with server.serve() as tracker:
+
+        def has_all():
+            exists = run.path('metrics.jsonl').exists()
+            keys = expected_series(run.workdir).keys() if exists else set()
+            return any(
+                'artifacts/config.json' in sent.files and keys <= sent.series.keys()
+                for sent in tracker.runs.values()
+            )
+
+        with files.locked(run.path('.lock')):
+            for request, change in changes:
+                process = start_sync(tracker.token, run.workdir, '--follow')
+                assert tracker.wait_for(has_all, 60)
+                time.sleep(0.5)
+                before = tracker.requests[request]
+                tracker.set_faults(**{request: 'silence'})
+                change()
+                assert tracker.wait_for(lambda r=request, b=before: tracker.requests[r] > b, 60)
+                time.sleep(0.5)  # a sender that does not wait would now note what it has sent
+                process.kill()
+                tracker.set_faults()
+        status, _, errors = sync(tracker.token, run.workdir)
+        (sent,) = tracker.runs.values()
+    assert (status, errors) == (0, '')
+    assert sent.attributes['summary/epochs'] == 1
+    assert sent.series == expected_series(run.workdir)
+    assert sent.files['artifacts/notes.txt'] == b'of the run'
+
+
+def test_an_artifact_that_is_being_written_waits_until_it_is_complete(make_run, start_sync):
+    run = make_run()
+    with server.serve() as tracker:
+        with files.locked(run.path('.lock')):
+            run.path('artifacts/log.txt').write_text('the first half, ')
+            process = start_sync(tracker.token, run.workdir, '--follow')
+            for step in (1, 2):  # one look at the run each
+                write_rows(run, [step])
+                assert tracker.wait_for(
+                    lambda s=step: any(
+                        len(sent.series.get('val/accuracy', ())) == s
+                        for sent in tracker.runs.values()
+                    ),
+                    60,
+                )
+            time.sleep(0.5)
+            (sent,) = tracker.runs.values()
+            assert 'artifacts/log.txt' not in sent.files
+            with run.path('artifacts/log.txt').open('a') as file:
+                file.write('the second')
+        status, _, errors = process.wait()
+    assert (status, errors) == (0, '')
+    assert sent.files['artifacts/log.txt'] == b'the first half, the second'
+
+
 def test_a_frozen_server_costs_no_time_of_the_processor(make_run, start_sync, tmp_path):
     run, record = make_run(), tmp_path / 'record.json'
     with server.start(record) as tracker, files.locked(run.path('.lock')):

@@ -88,6 +88,7 @@ UNREACHABLE = {
     'malformed token': ('abc', 'NEPTUNE_API_TOKEN is malformed'),
     'token without a server': (token(''), 'NEPTUNE_API_TOKEN names no server'),
     'hosted': (token('https://app.neptune.ai'), 'hosted Neptune closed on 2026-03-05'),
+    'hosted, bare': (token('https://neptune.ai'), 'hosted Neptune closed on 2026-03-05'),
     'no such name': (token('http://neptune.invalid'), 'http://neptune.invalid cannot be reached'),
     'closed port': (token(f'http://127.0.0.1:{closed_port()}'), 'Connection refused'),
 }

@@ -1,0 +1,26 @@
+"""What the flags of a command are checked for, without starting one."""
+
+import pytest
+
+from neptune_jax import cli, defaults
+from neptune_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ('name', 'nearest'),
+    [
+        ('optim.lerning_rate', 'optim.learning_rate'),
+        ('optm.learning_rate', 'optim.learning_rate'),
+        ('train.epoch', 'train.epochs'),
+        ('zzzz', None),  # nothing is near; still one line
+        ('\u4e2d', None),
+        ('model.name.zzzz', 'model.name'),
+    ],
+)
+def test_a_field_that_does_not_exist_is_named_with_the_nearest_one(name, nearest):
+    with pytest.raises(UserError) as caught:
+        cli.check_field(name, defaults.get_config())
+    message = str(caught.value)
+    assert message.startswith(f'--config.{name}: there is no such field')
+    if nearest:
+        assert message.endswith(f'; did you mean {nearest}?')
