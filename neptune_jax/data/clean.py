@@ -64,7 +64,9 @@ def clean(
     for split, part in splits.items():
         if not len(part):
             raise UserError(
-                f'the split {split!r} is empty after cleaning; see the options data.clean.*'
+                f'the split {split!r} is empty after cleaning; its {len(source.splits[split]):,} '
+                'images are copies of others: see the options data.clean.*, or take this split '
+                'away, and one is drawn from the training images'
             )
     report = {
         'before': source.before,

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from neptune_jax import terminal
 from neptune_jax.data import clean, sources, splits, standardize
 from neptune_jax.data.sources.source import Source
 from neptune_jax.errors import UserError, check_choice
 
 MODES = ('auto', 'device', 'host', 'stream')
+NAMED = 10  # so many classes a note names; data_report.json has all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Dataset:
     labels: np.ndarray  # int32[N]
     splits: dict[str, np.ndarray]  # 'train', 'val', 'test': int64[n], increasing; may be empty
     standardizer: standardize.Standardizer
-    report: dict[str, Any]  # what cleaning found, for data_report.json
+    report: dict[str, Any]  # what cleaning found, and the classes of each split: data_report.json
     fingerprint: dict[str, str]  # sha256 of the images and labels of each split
 
     @property
@@ -92,19 +94,17 @@ def load(config: ConfigDict) -> Dataset:
     labels = index['label']
     official, report = clean.clean(config.clean, source, index)
 
-    train, val, test = official['train'], official.get('val'), official.get('test')
-    if test is None:
-        train, test = splits.stratified(
-            train, labels, config.test_fraction, config.split_seed, 'data.test_fraction'
+    parts = _split(config, official, index)
+    train = parts['train']
+    counts, notes = _count_classes(source.class_names, labels, official, parts)
+    if sum(map(bool, counts['train'].values())) < 2:
+        raise UserError(
+            f'data.name={config.name!r}: fewer than two of the classes '
+            f'{", ".join(source.class_names[:NAMED])} have training images that can be used '
+            f'(cleaning: {clean.summary(report)}); there is nothing to classify'
         )
-    if config.folds:
-        train = train if val is None else np.sort(np.concatenate([train, val]))
-        train, val = splits.fold(train, labels, config.fold, config.folds, config.split_seed)
-    elif val is None:
-        train, val = splits.stratified(train, labels, config.val_fraction, config.split_seed)
-    if config.subset is not None:
-        train = splits.subset(train, labels, config.subset, config.split_seed)
-    parts = {'train': train, 'val': val, 'test': test}
+    for note in notes:
+        terminal.line(f'note     {note}')
     return Dataset(
         source=source,
         mode=mode,
@@ -112,7 +112,7 @@ def load(config: ConfigDict) -> Dataset:
         labels=labels,
         splits=parts,
         standardizer=standardize.fit(index, train, source.image_shape, config.standardize),
-        report=report,
+        report=report | {'splits': counts, 'notes': notes},
         fingerprint={
             name: hashlib.sha256(
                 index['digest'][examples].tobytes() + labels[examples].tobytes()
@@ -120,6 +120,56 @@ def load(config: ConfigDict) -> Dataset:
             for name, examples in parts.items()
         },
     )
+
+
+def _split(config, official, index):
+    """Returns the examples of each split: the official ones, others drawn from the training one."""
+    labels, seed = index['label'], config.split_seed
+    train, val, test = official['train'], official.get('val'), official.get('test')
+    if 'content' in index:
+        train, drawn_val, drawn_test = splits.by_content(
+            train,
+            labels,
+            index['content'],
+            config.test_fraction if test is None else 0.0,
+            config.val_fraction if val is None and not config.folds else 0.0,
+            seed,
+        )
+        test = drawn_test if test is None else test
+        val = drawn_val if val is None else val
+    elif test is None:
+        train, test = splits.stratified(
+            train, labels, config.test_fraction, seed, 'data.test_fraction'
+        )
+    if config.folds:
+        train = train if val is None else np.sort(np.concatenate([train, val]))
+        train, val = splits.fold(train, labels, config.fold, config.folds, seed)
+    elif val is None:
+        train, val = splits.stratified(train, labels, config.val_fraction, seed)
+    if config.subset is not None:
+        train = splits.subset(train, labels, config.subset, seed)
+    return {'train': train, 'val': val, 'test': test}
+
+
+def _count_classes(class_names, labels, official, parts):
+    """Returns the number of images of each class in each split, and notes on those with none."""
+
+    def count(examples):
+        return np.bincount(labels[examples], minlength=len(class_names)).tolist()
+
+    totals = count(np.concatenate(list(official.values())))
+    counts = {split: count(examples) for split, examples in parts.items()}
+    notes = []
+    for split, own in counts.items():
+        missing = [label for label, number in enumerate(own) if not number]
+        if missing and len(missing) < len(class_names):
+            names = [f'{class_names[label]!r} ({totals[label]:,} in all)' for label in missing]
+            more = f' and {len(names) - NAMED:,} more' if len(names) > NAMED else ''
+            notes.append(
+                f'the {split} split has no images of {len(names):,} of the {len(class_names):,} '
+                f'classes: {", ".join(names[:NAMED])}{more}'
+            )
+    return {split: dict(zip(class_names, own, strict=True)) for split, own in counts.items()}, notes
 
 
 def _mode(mode, nbytes):
