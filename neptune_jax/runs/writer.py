@@ -1,6 +1,7 @@
 """Writing a run directory: opening it, rows of metrics, the summary and its status."""
 
 import contextlib
+import itertools
 import json
 import os
 import time
@@ -110,8 +111,8 @@ def open_run(workdir: str | Path, config: ConfigDict, environment: dict) -> Iter
         environment: the content of environment.json.
 
     Raises:
-        UserError: the directory holds a run of another config, holds something else, cannot be
-            written, or is being written by another process.
+        UserError: the directory holds a run of another config or on other data, holds something
+            else, cannot be written, or is being written by another process.
     """
     workdir = Path(workdir)
     resolved = json.loads(config.to_json())
@@ -119,6 +120,7 @@ def open_run(workdir: str | Path, config: ConfigDict, environment: dict) -> Iter
         try:
             if (workdir / 'config.json').is_file():
                 _refuse_other_config(workdir, resolved)
+                _refuse_other_data(workdir, environment.get('data', {}))
             elif workdir.is_dir() and not _is_unstarted(workdir):
                 raise UserError(f'--workdir={workdir} holds files but no run; choose another')
             workdir.mkdir(parents=True, exist_ok=True)
@@ -135,6 +137,37 @@ def open_run(workdir: str | Path, config: ConfigDict, environment: dict) -> Iter
         run = Run(workdir)
         stack.callback(run.close)
         yield run
+
+
+def _refuse_other_data(workdir, now):
+    """Raises UserError if the run is on other data, as far as its environment.json tells."""
+    before, now = _recorded_data(workdir), files.encode(now)
+    differences = []
+    for split, digest in before.get('sha256', {}).items():
+        if digest != now.get('sha256', {}).get(split, digest):
+            sizes = [data.get('sizes', {}).get(split) for data in (before, now)]
+            differences.append(f'{split} split: {sizes[0]} images there, {sizes[1]} here')
+            if sizes[0] == sizes[1]:
+                differences[-1] += ', not the same or in another order'
+    for name in ('classes', 'image_shape'):
+        pairs = itertools.zip_longest(before.get(name, ()), now.get(name, ()))
+        other = [pair for pair in pairs if pair[0] != pair[1]]
+        if name in before and name in now and other:
+            differences.append(f'{name}: {other[0][0]!r} there, {other[0][1]!r} here')
+    if differences:
+        raise UserError(
+            f'--workdir={workdir} holds a run on other data ({"; ".join(differences)}); put the '
+            'data back as they were to continue it, or choose another --workdir for a new run'
+        )
+
+
+def _recorded_data(workdir):
+    """Returns what environment.json says of the data; {} if it is missing, damaged or older."""
+    try:
+        data = files.read_json(workdir / 'environment.json').get('data')
+    except (AttributeError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _is_unstarted(workdir):
