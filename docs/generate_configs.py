@@ -47,7 +47,8 @@ error: --config.optim.lerning_rate: there is no such field; did you mean optim.l
 ```
 
 A *length* is a number with a unit: `'500 steps'`, `'2 epochs'`, `'10000 examples'`, or `'5%'` of the
-run. Batch sizes are over all devices together. In a range, `[0, 1)` includes 0 and excludes 1.
+run. Batch sizes are over all devices together. In a range, `[0, 1)` includes 0 and excludes 1. A range
+of a tuple holds for each of its elements.
 
 ## Parts of your own
 
@@ -97,12 +98,14 @@ def _model_section(name, module):
     summary = docstring.split('\n\n')[0]
     attributes = dict(re.findall(r'^    (\w+): (.*(?:\n      +.*)*)', docstring, re.MULTILINE))
     fields = models.complete_fields(defaults.ConfigDict({'name': name}))
-    rows = ['| field | default | meaning |', '|---|---|---|']
+    rows = ['| field | default | meaning | range |', '|---|---|---|---|']
     for field in dataclasses.fields(module):
         if field.name in fields and field.name != 'name':
             meaning = ' '.join(attributes[field.name].split())
+            held = field.metadata['field'].range
             rows.append(
-                f'| `model.{field.name}` | {_value(fields[field.name])} | {_cell(meaning)} |'
+                f'| `model.{field.name}` | {_value(fields[field.name])} | {_cell(meaning)} '
+                f'| {_cell(held)} |'
             )
     return f"## `model.name = '{name}'`\n\n{summary}\n\n" + '\n'.join(rows) + '\n'
 

@@ -5,37 +5,15 @@ range, and docs/configs.md is written from FIELDS. The fields of `config.model` 
 Flax module that `model.name` names; models/ documents them.
 """
 
-from typing import Any, NamedTuple
-
 from ml_collections import ConfigDict, config_dict
 
 from neptune_jax.errors import UserError
+from neptune_jax.fields import IMPORT, Field
+from neptune_jax.fields import check as check_field
 
-_IMPORT = "'package.module:name'"
-_LENGTH = "a length: '500 steps', '2 epochs', '10000 examples' or '5%' of the run"
-
-
-class Field(NamedTuple):
-    """A field of a config."""
-
-    default: Any  # None for a field that may be unset
-    description: str  # one line
-    interval: str = ''  # the numbers it may hold: '[0, 1)' includes 0 and excludes 1
-    choices: tuple[str, ...] = ()  # the texts it may hold
-    or_form: str = ''  # what else it may hold; a text of this form has a colon, or no choices apply
-    kind: type | None = None  # its type where the default does not tell
-
-    @property
-    def type(self) -> type:
-        """The Python type of its values."""
-        return self.kind or type(self.default)
-
-    @property
-    def range(self) -> str:
-        """The values it may hold, for a reader; '' for any value of its type."""
-        choices = ', '.join(map(repr, self.choices))
-        return ' or '.join(filter(None, (choices or self.interval, self.or_form)))
-
+# Numbers of steps, examples and pixels are below 2**31: devices count in int32. Factors and rates
+# end where float32 would overflow after a few products.
+_LENGTH = 'steps epochs examples %'
 
 FIELDS = {
     'seed': Field(
@@ -47,7 +25,7 @@ FIELDS = {
         'The network; its other fields are in the model group.',
         '',
         ('cnn', 'resnet'),
-        _IMPORT,
+        IMPORT,
     ),
     # -------------------------------------------------------------------------------------- data
     'data.name': Field(
@@ -69,7 +47,11 @@ FIELDS = {
     'data.labels_path': Field('', 'arrays: the .npy file of labels for an .npy file of images.'),
     'data.label_column': Field('label', 'arrays: the column of a .csv file that holds the labels.'),
     'data.image_size': Field(
-        (), 'Height and width of the images; empty: as the first image (synthetic: 32, 32).'
+        (),
+        'Height and width of the images; empty: as the first image (synthetic: 32, 32).',
+        '[1, 32768]',
+        elements=int,
+        sizes=(0, 2),
     ),
     'data.channels': Field(
         0, '1 for grey, 3 for colour, 0: as the first image (synthetic: 3).', '[0, 3]'
@@ -80,9 +62,9 @@ FIELDS = {
         choices=('', 'stretch', 'crop', 'pad'),
     ),
     'data.examples': Field(
-        6000, 'synthetic: number of images; a sixth of them to test.', '[1, inf)'
+        6000, 'synthetic: number of images; a sixth of them to test.', '[1, 2**31)'
     ),
-    'data.classes': Field(10, 'synthetic: number of classes.', '[2, inf)'),
+    'data.classes': Field(10, 'synthetic: number of classes.', '[2, 2**31)'),
     'data.val_fraction': Field(
         0.1, 'Share of each class held out to validate, if the data have no such split.', '[0, 1)'
     ),
@@ -91,11 +73,11 @@ FIELDS = {
     ),
     'data.split_seed': Field(0, 'Seed of these splits, of folds and of subsets.', '[0, 2**31)'),
     'data.folds': Field(
-        0, 'Cross-validation: number of folds, instead of val_fraction; 0: off.', '[0, inf)'
+        0, 'Cross-validation: number of folds, instead of val_fraction; 0: off.', '[0, 2**31)'
     ),
-    'data.fold': Field(0, 'Cross-validation: the fold that validates, from 0.', '[0, inf)'),
+    'data.fold': Field(0, 'Cross-validation: the fold that validates, from 0.', '[0, 2**31)'),
     'data.subset': Field(
-        None, 'Train on this many images of each class; unset: all.', '[1, inf)', kind=int
+        None, 'Train on this many images of each class; unset: all.', '[1, 2**31)', kind=int
     ),
     'data.sampler': Field(
         'shuffle',
@@ -134,7 +116,7 @@ FIELDS = {
     'data.clean.max_pixels': Field(
         50_000_000,
         'Larger images count as unreadable: they may be decompression bombs.',
-        '[1, inf)',
+        '[1, 2**63)',
     ),
     # ----------------------------------------------------------------------------------- augment
     'augment.flip': Field(
@@ -143,28 +125,31 @@ FIELDS = {
         choices=('none', 'random', 'alternating'),
     ),
     'augment.crop_padding': Field(
-        0, 'Pixels of black on each side, then a random crop.', '[0, inf)'
+        0, 'Pixels of black on each side, then a random crop.', '[0, 32768]'
     ),
-    'augment.translate': Field(0, 'Largest shift, in pixels.', '[0, inf)'),
+    'augment.translate': Field(0, 'Largest shift, in pixels.', '[0, 32768]'),
     'augment.rotate': Field(0.0, 'Largest rotation, in degrees.', '[0, 180]'),
     'augment.brightness': Field(0.0, 'Factor drawn from [1 - x, 1 + x].', '[0, 1]'),
     'augment.contrast': Field(0.0, 'Factor drawn from [1 - x, 1 + x].', '[0, 1]'),
     'augment.saturation': Field(
         0.0, 'Factor drawn from [1 - x, 1 + x]; colour images only.', '[0, 1]'
     ),
-    'augment.cutout': Field(0, 'Side of a black square, in pixels.', '[0, inf)'),
+    'augment.cutout': Field(0, 'Side of a black square, in pixels.', '[0, 32768]'),
     'augment.erase': Field(0.0, 'Probability of a random rectangle of noise.', '[0, 1]'),
     'augment.mixup': Field(0.0, 'Alpha of the Beta distribution of mixup; 0: off.', '[0, 100]'),
     'augment.cutmix': Field(0.0, 'Alpha of the Beta distribution of CutMix; 0: off.', '[0, 100]'),
     'augment.extra': Field(
-        (), f'Functions of your own from (key, image) to image, each as {_IMPORT}.'
+        (),
+        'Functions of your own from (key, image) to image.',
+        or_form=IMPORT,
+        elements=str,
     ),
     # -------------------------------------------------------------------------------------- loss
     'loss.name': Field(
         'cross_entropy',
         "Softmax cross-entropy, or 'bce': one sigmoid a class.",
         choices=('cross_entropy', 'bce'),
-        or_form=_IMPORT,
+        or_form=IMPORT,
     ),
     'loss.label_smoothing': Field(
         0.0, 'Probability mass spread evenly over all classes.', '[0, 1)'
@@ -175,14 +160,12 @@ FIELDS = {
         choices=('none', 'balanced'),
     ),
     # ------------------------------------------------------------------------------------- optim
-    'optim.name': Field(
-        'adam', 'The optimizer.', choices=('sgd', 'adam', 'adamw'), or_form=_IMPORT
-    ),
-    'optim.learning_rate': Field(2e-3, 'The highest rate, reached after the warm-up.', '[0, inf)'),
-    'optim.momentum': Field(0.9, 'sgd: momentum; 0: none.', '[0, inf)'),
+    'optim.name': Field('adam', 'The optimizer.', choices=('sgd', 'adam', 'adamw'), or_form=IMPORT),
+    'optim.learning_rate': Field(2e-3, 'The highest rate, reached after the warm-up.', '[0, 1e6]'),
+    'optim.momentum': Field(0.9, 'sgd: momentum; 0: none.', '[0, 1]'),
     'optim.nesterov': Field(False, "sgd: Nesterov's momentum."),
     'optim.weight_decay': Field(
-        0.0, 'Of kernels only: L2 regularisation for sgd and adam, decoupled for adamw.', '[0, inf)'
+        0.0, 'Of kernels only: L2 regularisation for sgd and adam, decoupled for adamw.', '[0, 1e6]'
     ),
     'optim.clip_norm': Field(0.0, 'Largest global norm of the gradient; 0: no limit.', '[0, inf]'),
     'optim.ema_decay': Field(
@@ -192,45 +175,58 @@ FIELDS = {
         'cosine',
         "'cosine' and 'linear' end at 0; 'step' decays at the lengths of decay_at.",
         choices=('constant', 'step', 'cosine', 'linear'),
-        or_form=_IMPORT,
+        or_form=IMPORT,
     ),
     'optim.warmup': Field(
-        '0 steps', 'Linear warm-up; its first step has a rate above 0.', or_form=_LENGTH
+        '0 steps', 'Linear warm-up; its first step has a rate above 0.', '[0, 1e12]', units=_LENGTH
     ),
     'optim.decay_at': Field(
-        ('50%', '75%'), "schedule 'step': when the rate decays, from the start of the run."
+        ('50%', '75%'),
+        "schedule 'step': when the rate decays, from the start of the run.",
+        '(0, 1e12]',
+        units=_LENGTH,
+        elements=str,
     ),
-    'optim.decay_factor': Field(0.1, "schedule 'step': factor of each decay.", '(0, inf)'),
+    'optim.decay_factor': Field(0.1, "schedule 'step': factor of each decay.", '(0, 1e6]'),
     'optim.options': Field({}, 'Free fields for an optimizer or a schedule of your own.'),
     # ------------------------------------------------------------------------------------- train
-    'train.epochs': Field(10.0, 'Passes over the training split.', '(0, inf)'),
+    'train.epochs': Field(10.0, 'Passes over the training split.', '(0, 2**31)'),
     'train.steps': Field(
-        None, 'Optimizer steps, instead of epochs; unset: epochs count.', '[1, inf)', kind=int
+        None, 'Optimizer steps, instead of epochs; unset: epochs count.', '[1, 2**31)', kind=int
     ),
-    'train.batch_size': Field(128, 'Examples of a step, over all devices together.', '[1, inf)'),
+    'train.batch_size': Field(128, 'Examples of a step, over all devices together.', '[1, 2**31)'),
     'train.steps_per_call': Field(
-        1, 'Steps in one compiled program, so that the host is not waited for.', '[1, inf)'
+        1, 'Steps in one compiled program, so that the host is not waited for.', '[1, 65536]'
     ),
     'train.accumulate': Field(
         1,
         'Parts of a batch whose gradients are averaged one after another, to save memory.',
-        '[1, inf)',
+        '[1, 2**31)',
     ),
     'train.deterministic': Field(False, 'The same bits in each run on a GPU too; slower there.'),
     'train.debug_nans': Field(False, 'Stop at the operation that makes a NaN; slow.'),
-    'train.profile_steps': Field((), 'First and last step of a profiler trace; empty: none.'),
+    'train.profile_steps': Field(
+        (),
+        'First and last step of a profiler trace; empty: none.',
+        '[1, 2**31)',
+        elements=int,
+        sizes=(0, 2),
+    ),
     # -------------------------------------------------------------------------------------- eval
     'eval.batch_size': Field(
-        512, 'Examples evaluated at once, over all devices together.', '[1, inf)'
+        512, 'Examples evaluated at once, over all devices together.', '[1, 2**20]'
     ),
-    'eval.every': Field('1 epoch', 'How often the validation split is evaluated.', or_form=_LENGTH),
+    'eval.every': Field(
+        '1 epoch', 'How often the validation split is evaluated.', '(0, 1e12]', units=_LENGTH
+    ),
     # -------------------------------------------------------------------------------- checkpoint
     'checkpoint.every': Field(
         '1 epoch',
         'How often the state is saved; the best one is saved as well.',
-        or_form=f"'60 seconds' or {_LENGTH}",
+        '(0, 1e12]',
+        units=f'seconds {_LENGTH}',
     ),
-    'checkpoint.keep': Field(2, 'How many of the latest checkpoints are kept.', '[1, inf)'),
+    'checkpoint.keep': Field(2, 'How many of the latest checkpoints are kept.', '[1, 2**31)'),
     'checkpoint.restore_from': Field(
         '', 'A run directory whose best weights a new run starts from.'
     ),
@@ -241,7 +237,7 @@ FIELDS = {
         choices=('auto', 'jit', 'pmap', 'shard_map'),
     ),
     'parallel.num_devices': Field(
-        None, 'Devices used by a single process; unset: all.', '[1, inf)', kind=int
+        None, 'Devices used by a single process; unset: all.', '[1, 2**31)', kind=int
     ),
     'parallel.sync_batch_norm': Field(
         True, 'Batch statistics over all devices; False: per-device batch statistics.'
@@ -249,7 +245,7 @@ FIELDS = {
     'parallel.distributed': Field(False, 'Join other processes even if no launcher is detected.'),
     # --------------------------------------------------------------------------------------- log
     'log.every': Field(
-        '50 steps', 'How often a row of training metrics is written.', or_form=_LENGTH
+        '50 steps', 'How often a row of training metrics is written.', '(0, 1e12]', units=_LENGTH
     ),
     # ----------------------------------------------------------------------------------- neptune
     'neptune.mode': Field(
@@ -260,9 +256,9 @@ FIELDS = {
     'neptune.project': Field('', "'WORKSPACE/PROJECT'; empty: $NEPTUNE_PROJECT."),
     'neptune.name': Field('', 'Name of the run; empty: that of the run directory.'),
     'neptune.description': Field('', 'Description of the run.'),
-    'neptune.tags': Field((), 'Tags of the run.'),
+    'neptune.tags': Field((), 'Tags of the run.', elements=str),
     'neptune.final_wait_seconds': Field(
-        20.0, 'How long a finished run waits until everything is sent.', '[0, inf)'
+        20.0, 'How long a finished run waits until everything is sent.', '[0, 1e9]'
     ),
     'neptune.upload_checkpoint': Field(False, 'Send the best checkpoint.'),
     'neptune.capture_stdout': Field(False, 'Send what the run prints.'),
@@ -290,45 +286,42 @@ def get_config() -> ConfigDict:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError that names the first field that is missing or out of its range."""
+    """Checks each field of a config except those of the model, and that it has no others.
+
+    Raises:
+        UserError: a field is missing, unknown, of another type or out of its range.
+    """
     for name, field in FIELDS.items():
-        value = config
-        for part in name.split('.'):
-            if not isinstance(value, ConfigDict) or part not in value:
-                raise UserError(
-                    f'the config has no field {name}; start it from '
-                    'neptune_jax.defaults.get_config()'
-                )
+        check_field(name, field, _value(config, name))
+    _refuse_unknown(config)
+
+
+def _value(config, name):
+    value, path = config, ''
+    for part in name.split('.'):
+        if not isinstance(value, ConfigDict):
+            raise UserError(
+                f'the group {path} of the config is of type {type(value).__name__}; it must be a '
+                'ConfigDict'
+            )
+        if part not in value:
+            raise UserError(
+                f'the config has no field {name}; start it from neptune_jax.defaults.get_config()'
+            )
+        path = f'{path}.{part}'.lstrip('.')
+        try:
             value = value[part]
-        if field.choices and not (field.or_form and ':' in value):
-            _check_choice(name, field, value)
-        elif field.interval and value is not None:
-            _check_interval(name, field, value)
+        except Exception as error:  # a placeholder that must be set, or a formula that fails
+            reason = ' '.join(str(error).split())
+            raise UserError(f'{path} has no value: {reason or type(error).__name__}') from error
+    return value
 
 
-def _check_choice(name, field, value):
-    if value not in field.choices:
-        choices = ', '.join(choice for choice in field.choices if choice)
-        other = f'; or write {field.or_form}' if field.or_form else ''
-        raise UserError(f'{name}={value!r} is unknown; choose one of: {choices}{other}')
-
-
-def _check_interval(name, field, value):
-    left, right = field.interval[0], field.interval[-1]
-    low, high = field.interval[1:-1].split(', ')
-    above = value >= _number(low) if left == '[' else value > _number(low)
-    below = value <= _number(high) if right == ']' else value < _number(high)
-    if above and below:  # neither holds for NaN
-        return
-    if high == 'inf':
-        bound = f'above {low}' if left == '(' else f'at least {low}'
-        finite = ' and finite' if right == ')' and field.type is float else ''
-        raise UserError(f'{name}={value} must be {bound}{finite}')
-    if right == ')':
-        raise UserError(f'{name}={value} must be at least {low} and below {high}')
-    raise UserError(f'{name}={value} must be from {low} to {high}')
-
-
-def _number(text):
-    base, _, power = text.partition('**')
-    return float(base) ** float(power or 1)
+def _refuse_unknown(config, prefix=''):
+    for key in config:
+        name = f'{prefix}{key}'
+        if name in FIELDS or name == 'model':
+            continue
+        if not any(field.startswith(f'{name}.') for field in FIELDS):
+            raise UserError(f'the config has a field {name}, which does not exist')
+        _refuse_unknown(config[key], f'{name}.')

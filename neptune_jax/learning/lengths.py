@@ -1,14 +1,17 @@
 """Lengths of training as a config writes them: '500 steps', '2 epochs', '5%', '60 seconds'."""
 
-import re
-
 from neptune_jax.errors import UserError
+from neptune_jax.fields import parse_length
+
+_UNITS = 'steps epochs examples %'
 
 
 def in_seconds(length: str) -> float | None:
     """Returns a length such as '60 seconds' in seconds, or None if it has another unit."""
-    match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*seconds?\s*', str(length))
-    return float(match[1]) if match else None
+    try:
+        return parse_length('', length, 'seconds')[0]
+    except UserError:
+        return None
 
 
 def in_steps(
@@ -26,16 +29,11 @@ def in_steps(
     Raises:
         UserError: `length` is no such text.
     """
-    match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*(?:(step|epoch|example)s?|%)\s*', str(length))
-    if not match:
-        raise UserError(
-            f'{field}={length!r} is not a length; write it like '
-            "'500 steps', '2 epochs', '10000 examples' or '5%'"
-        )
+    number, unit = parse_length(field, length, _UNITS)
     steps_per_unit = {
         'step': 1,
         'epoch': steps_per_epoch,
         'example': 1 / batch_size,
-        None: total_steps / 100,
+        '%': total_steps / 100,
     }
-    return round(float(match[1]) * steps_per_unit[match[2]])
+    return round(number * steps_per_unit[unit])

@@ -1,11 +1,14 @@
 """Learning-rate schedules from the `optim` group: functions from the step to the rate."""
 
+import math
 from collections.abc import Callable
 
 import optax
 from ml_collections import ConfigDict
 
 from neptune_jax.errors import UserError, choose_or_import
+
+_LARGEST = 1e6  # learning rate, as in defaults.FIELDS
 
 
 def _constant(config, decay_steps, in_steps):
@@ -18,7 +21,17 @@ def _step(config, decay_steps, in_steps):
     boundaries = [in_steps(length, 'optim.decay_at') - warmup for length in config.decay_at]
     if boundaries != sorted(set(boundaries)) or any(boundary <= 0 for boundary in boundaries):
         raise UserError(f'optim.decay_at={config.decay_at} must increase, from after optim.warmup')
-    rates = [config.learning_rate * config.decay_factor**n for n in range(len(boundaries) + 1)]
+    # Later ones never come, and may be beyond int32.
+    boundaries = [boundary for boundary in boundaries if boundary < decay_steps]
+    try:
+        rates = [config.learning_rate * config.decay_factor**n for n in range(len(boundaries) + 1)]
+    except OverflowError:
+        rates = [math.inf]
+    if max(rates) > _LARGEST:
+        raise UserError(
+            f'optim.decay_factor={config.decay_factor} makes the learning rate more than '
+            f'{_LARGEST:.0e}'
+        )
     return optax.join_schedules([optax.constant_schedule(rate) for rate in rates], boundaries)
 
 

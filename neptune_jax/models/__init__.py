@@ -26,6 +26,8 @@ def complete_fields(config: ConfigDict) -> ConfigDict:
         UserError: an unknown name, or a field that the module does not have.
     """
     module = choose_or_import(MODELS, config.name, 'model.name')
+    if not (isinstance(module, type) and dataclasses.is_dataclass(module)):
+        raise UserError(f'model.name={config.name!r} is no Flax module')
     fields = {field.name: field for field in dataclasses.fields(module) if field.init}
     known = fields.keys() - _NOT_IN_CONFIG
     for field in config:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from neptune_jax.errors import UserError, check_choice
+from neptune_jax.errors import UserError
+from neptune_jax.fields import check_module, of_module
 from neptune_jax.models.layers import (
     ACTIVATIONS,
     DTYPES,
@@ -51,31 +52,19 @@ class CNN(nn.Module):
     """
 
     num_classes: int
-    features: Sequence[int] = (32, 64)
-    kernel_size: int = 3
-    padding: str = 'SAME'
-    hidden: Sequence[int] = ()
-    activation: str = 'leaky_relu'
-    kernel_init: str = 'xavier_uniform'
-    norm: str = 'none'
-    dropout: float = 0.0
-    dtype: str = 'float32'
+    features: Sequence[int] = of_module((32, 64), '[1, 2**16)', elements=int)
+    kernel_size: int = of_module(3, '[1, 2**10)')
+    padding: str = of_module('SAME', choices=('SAME', 'VALID'))
+    hidden: Sequence[int] = of_module((), '[1, 2**16)', elements=int)
+    activation: str = of_module('leaky_relu', choices=tuple(ACTIVATIONS))
+    kernel_init: str = of_module('xavier_uniform', choices=tuple(INITIALIZERS))
+    norm: str = of_module('none', choices=('none', 'batch'))
+    dropout: float = of_module(0.0, '[0, 1)')
+    dtype: str = of_module('float32', choices=tuple(DTYPES))
     batch_norm_axis: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice(self.activation, ACTIVATIONS, 'model.activation')
-        check_choice(self.kernel_init, INITIALIZERS, 'model.kernel_init')
-        check_choice(self.padding, ('SAME', 'VALID'), 'model.padding')
-        check_choice(self.norm, ('none', 'batch'), 'model.norm')
-        check_choice(self.dtype, DTYPES, 'model.dtype')
-        for field in ('features', 'hidden'):
-            widths = getattr(self, field)
-            if not all(isinstance(width, int) and width > 0 for width in widths):
-                raise UserError(f'model.{field}={widths!r} must hold whole numbers above 0')
-        if self.kernel_size < 1:
-            raise UserError(f'model.kernel_size={self.kernel_size} must be at least 1')
-        if not 0 <= self.dropout < 1:
-            raise UserError(f'model.dropout={self.dropout} must be at least 0 and below 1')
+        check_module(self)
         super().__post_init__()
 
     @nn.compact

@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from neptune_jax.errors import UserError, check_choice
+from neptune_jax.errors import UserError
+from neptune_jax.fields import check_module, of_module
 from neptune_jax.models.layers import DTYPES, BatchNorm, Conv, Head
 
 
@@ -31,17 +32,15 @@ class ResNet(nn.Module):
     """
 
     num_classes: int
-    depth: int = 20
-    width: int = 16
-    dtype: str = 'float32'
+    depth: int = of_module(20, '[8, 1202]')
+    width: int = of_module(16, '[1, 2**14)')
+    dtype: str = of_module('float32', choices=tuple(DTYPES))
     batch_norm_axis: str | None = None
 
     def __post_init__(self) -> None:
-        if self.depth < 8 or self.depth % 6 != 2:
+        check_module(self)
+        if self.depth % 6 != 2:
             raise UserError(f'model.depth={self.depth} must be 8, 14, 20, 26, 32, ...: 6n + 2')
-        if self.width < 1:
-            raise UserError(f'model.width={self.width} must be at least 1')
-        check_choice(self.dtype, DTYPES, 'model.dtype')
         super().__post_init__()
 
     @nn.compact

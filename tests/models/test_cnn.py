@@ -90,7 +90,7 @@ def test_an_image_too_small_for_the_pools_is_refused(padding):
         ({'activation': 'rule'}, r"model.activation='rule' is unknown; choose one of: relu"),
         ({'kernel_init': 'x'}, r'model.kernel_init.*xavier_uniform'),
         ({'padding': 'same'}, r'model.padding.*SAME, VALID'),
-        ({'features': (32, 0)}, r'model.features=\(32, 0\) must hold whole numbers above 0'),
+        ({'features': (32, 0)}, r'model.features\[1\]=0 must be at least 1 and below 2'),
         ({'hidden': ('a',)}, r'model.hidden'),
         ({'kernel_size': 0}, r'model.kernel_size=0'),
     ],
