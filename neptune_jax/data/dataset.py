@@ -15,6 +15,11 @@ from neptune_jax.errors import UserError, check_choice
 
 MODES = ('auto', 'device', 'host', 'stream')
 NAMED = 10  # so many classes a note names; data_report.json has all
+CONSEQUENCES = {
+    'train': 'which cannot be learned',
+    'val': 'of which the validation says nothing',
+    'test': 'of which the test says nothing',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +172,7 @@ def _count_classes(class_names, labels, official, parts):
             more = f' and {len(names) - NAMED:,} more' if len(names) > NAMED else ''
             notes.append(
                 f'the {split} split has no images of {len(names):,} of the {len(class_names):,} '
-                f'classes: {", ".join(names[:NAMED])}{more}'
+                f'classes, {CONSEQUENCES[split]}: {", ".join(names[:NAMED])}{more}'
             )
     return {split: dict(zip(class_names, own, strict=True)) for split, own in counts.items()}, notes
 

@@ -111,8 +111,8 @@ def by_content(
         if fraction and number not in part:
             raise UserError(
                 f'data.{split}_fraction={fraction} of {len(examples)} training images holds none '
-                f'out, and no class has {wanted.sum() + 1} different images, one for each split; '
-                f'add images, or set --config.data.{split}_fraction=0'
+                f'out, and no class has {wanted.sum() + 1} different images of its own, one for '
+                f'each split; add images, or set --config.data.{split}_fraction=0'
             )
     train, val, test = (examples[part == number] for number in (2, 1, 0))
     return train, val, test
