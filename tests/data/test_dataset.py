@@ -50,6 +50,156 @@ def test_the_description_tells_data_apart(config):
     assert other['sha256']['test'] == first['sha256']['test']
 
 
+@pytest.mark.parametrize(
+    ('fields', 'expected'),
+    [
+        ({}, '3f936abbaed15043 cd261e97d8f5c8cb 658af59f9b9d4495'),
+        ({'split_seed': 7}, '462dad4864712cb8 bd4e9bd44d591910 658af59f9b9d4495'),
+        (
+            {'split_seed': 7, 'folds': 3, 'fold': 1, 'subset': 20},
+            '0421979e3ba64b48 882a3c206b1982fb 658af59f9b9d4495',
+        ),
+    ],
+)
+def test_standard_data_sets_have_the_splits_of_version_0_1(config, fields, expected):
+    """sha256 of the numbers of the examples, computed with that version: results depend on them."""
+    config.data.update(fields)
+    parts = dataset.load(config.data).splits
+    found = [hashlib.sha256(parts[split].astype('<i8')).hexdigest()[:16] for split in parts]
+    assert list(parts) == ['train', 'val', 'test']
+    assert found == expected.split()
+
+
+def drawn(raw, seed, test=0.1, val=0.1):
+    """The split of an image, from its raw content alone."""
+    content = hashlib.blake2b(raw, digest_size=16).digest() + str(seed).encode()
+    u = int(hashlib.blake2b(content, digest_size=8).hexdigest(), 16) / 2**64
+    return 'test' if u < test else 'val' if u < test + (1 - test) * val else 'train'
+
+
+@pytest.fixture
+def files(tmp_path, write, config):
+    """A folder of two classes of 60 images each, in files of two formats."""
+    rng = np.random.default_rng(0)
+    write(
+        {
+            f'{i % 2}/{i}.{"png" if i % 3 else "bmp"}': rng.integers(0, 256, (6, 5), np.uint8)
+            for i in range(120)
+        }
+    )
+    config.data.update(name='image_folder', path=str(tmp_path / 'raw'), dir=str(tmp_path / 'data'))
+    config.data.resize = 'stretch'
+
+    def splits(**fields):
+        config.data.update(fields)
+        data = dataset.load(config.data)
+        return {data.source.name(i): split for split, part in data.splits.items() for i in part}
+
+    return splits
+
+
+def test_the_bytes_of_a_file_decide_on_its_split(files, tmp_path):
+    for seed in (0, 3):
+        expected = {
+            str(path.relative_to(tmp_path / 'raw')): drawn(path.read_bytes(), seed)
+            for path in tmp_path.glob('raw/*/*')
+        }
+        assert {*expected.values()} == {'train', 'val', 'test'}
+        assert files(split_seed=seed) == expected
+    # At another size a fine-tuned network is tested on what it has not seen.
+    assert files(image_size=(4, 4), channels=3, resize='crop') == expected
+
+
+def test_adding_and_removing_files_moves_no_others(files, write, tmp_path):
+    before = files()
+    rng = np.random.default_rng(1)
+    write({f'{i % 2}/a{i}.png': rng.integers(0, 256, (6, 5), np.uint8) for i in range(60)})
+    for path in list(tmp_path.glob('raw/*/*'))[::5]:
+        path.unlink()
+    after = files()
+    assert after.keys() - before.keys()
+    assert before.keys() - after.keys()
+    common = before.keys() & after.keys()
+    assert {name: after[name] for name in common} == {name: before[name] for name in common}
+
+
+def save_arrays(path, **sizes):
+    """Writes an .npz of the given splits with three classes; returns the images by their split."""
+    rng = np.random.default_rng(0)
+    images = {split: rng.random((size, 4, 4), np.float32) for split, size in sizes.items()}
+    arrays = {f'x_{split}': part for split, part in images.items()}
+    labels = {f'y_{split}': np.arange(size) % 3 for split, size in sizes.items()}
+    np.savez(path, **arrays, **labels)
+    return images
+
+
+@pytest.mark.parametrize('official', [(), ('val',), ('test',), ('val', 'test')])
+def test_official_splits_are_respected_and_others_drawn(config, tmp_path, official):
+    sizes = {'train': 90, 'val': 30, 'test': 30}
+    images = save_arrays(
+        tmp_path / 'raw.npz', **{split: sizes[split] for split in ('train', *official)}
+    )
+    config.data.update(name='arrays', path=str(tmp_path / 'raw.npz'), dir=str(tmp_path))
+    config.data.update(test_fraction=0.2, val_fraction=0.25)
+    data = dataset.load(config.data)
+    names = {split: [data.source.name(i) for i in part] for split, part in data.splits.items()}
+    fractions = {'test': 0.2, 'val': 0.25} | dict.fromkeys(official, 0.0)
+    expected = {split: [f'{split}[{i}]' for i in range(30)] for split in official}
+    for i, image in enumerate(images['train']):
+        split = drawn(b'<f4(4, 4)' + image.tobytes(), 0, **fractions)
+        expected.setdefault(split, []).append(f'train[{i}]')
+    assert names == expected
+
+
+def test_folds_are_dealt_from_training_and_official_validation_images(config, tmp_path):
+    save_arrays(tmp_path / 'raw.npz', train=40, val=20, test=9)
+    config.data.update(name='arrays', path=str(tmp_path / 'raw.npz'), dir=str(tmp_path), folds=4)
+    parts = []
+    for fold in range(4):
+        config.data.fold = fold
+        data = dataset.load(config.data)
+        assert data.sizes == {'train': 45, 'val': 15, 'test': 9}
+        assert sorted([*data.splits['train'], *data.splits['val']]) == list(range(60))
+        parts += data.splits['val'].tolist()
+    assert sorted(parts) == list(range(60))
+
+
+def test_a_class_that_a_split_lacks_is_named(config, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [60, 5, 2])
+    np.savez(tmp_path / 'raw.npz', images=rng.random((67, 4, 4)), labels=labels)
+    config.data.update(name='arrays', path=str(tmp_path / 'raw.npz'), dir=str(tmp_path))
+    config.data.split_seed = 0
+    data = dataset.load(config.data)
+    counts = data.report['splits']
+    assert counts == {
+        split: {str(label): int((data.labels[part] == label).sum()) for label in range(3)}
+        for split, part in data.splits.items()
+    }
+    assert min(counts['val']['1'], counts['test']['1']) == 1  # of five, three or fewer train
+    assert counts['train']['2'] == 2  # of two, none is drawn with this seed
+    notes = [
+        f'the {split} split has no images of 1 of the 3 classes, of which the {doing} says '
+        "nothing: '2' (2 in all)"
+        for split, doing in (('val', 'validation'), ('test', 'test'))
+    ]
+    assert data.report['notes'] == notes
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if 'split has no images' in line] == [
+        f'note     {note}' for note in notes
+    ]
+
+
+def test_one_class_that_is_left_by_cleaning_is_refused(config, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (12, 4, 4), np.uint8)
+    images[6:] = images[:6]
+    np.savez(tmp_path / 'raw.npz', images=images, labels=np.repeat([0, 1], 6))
+    config.data.update(name='arrays', path=str(tmp_path / 'raw.npz'), dir=str(tmp_path))
+    message = r'fewer than two of the classes 0, 1 have training .*6 conflicting labels'
+    with pytest.raises(UserError, match=message):
+        dataset.load(config.data)
+
+
 @pytest.mark.parametrize('empty', [('test',), ('val',), ('test', 'val')])
 def test_splits_may_be_empty(config, empty, tmp_path):
     arrays = {'images': np.arange(30 * 16).reshape(30, 4, 4) % 251, 'labels': np.arange(30) % 3}
