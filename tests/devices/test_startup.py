@@ -79,3 +79,18 @@ def test_amx_is_turned_on_for_bfloat16_alone(monkeypatch):
         assert 'XLA_FLAGS' not in os.environ
         startup.prepare_bfloat16()
         assert 'onednn' in os.environ['XLA_FLAGS']
+
+
+def test_processors_with_other_instructions_share_no_programs(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    folders = set()
+    for flags in ('fpu avx2', 'fpu avx2 avx512f', 'fpu avx2'):
+        monkeypatch.setattr(
+            startup, '_cpuinfo', lambda f=flags: f'model : 1\nflags : {f}\nbugs :\n'
+        )
+        # Set first, so that the value of before comes back after the test.
+        monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', '')
+        monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')
+        startup._keep_compiled_programs()
+        folders.add(os.environ['JAX_COMPILATION_CACHE_DIR'])
+    assert len(folders) == 2

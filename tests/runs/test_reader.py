@@ -32,3 +32,18 @@ def test_without_validation_the_best_step_is_the_last_one(tmp_path):
     for step in (9, 10):
         (tmp_path / f'checkpoints/{step}').mkdir(parents=True)
     assert reader.best_step(tmp_path) == 10
+
+
+def test_rows_that_replace_the_file_are_all_new(tmp_path):
+    run = writer.Run(tmp_path)
+    rows = reader.follow_rows(tmp_path)
+    assert next(rows) == []
+    for step in (1, 2, 3):
+        run.write(step, {'train/loss': 1.0})
+    assert [row['step'] for row in next(rows)] == [1, 2, 3]
+    assert next(rows) == []
+    run.rewind(1)
+    for step in (2, 3, 4):  # the new file is longer than what was read of the old one
+        run.write(step, {'train/loss': 2.0})
+    assert [row['step'] for row in next(rows)] == [1, 2, 3, 4]
+    run.close()
