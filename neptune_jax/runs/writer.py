@@ -150,10 +150,12 @@ def _refuse_other_data(workdir, now):
             if sizes[0] == sizes[1]:
                 differences[-1] += ', not the same or in another order'
     for name in ('classes', 'image_shape'):
-        pairs = itertools.zip_longest(before.get(name, ()), now.get(name, ()))
-        other = [pair for pair in pairs if pair[0] != pair[1]]
-        if name in before and name in now and other:
-            differences.append(f'{name}: {other[0][0]!r} there, {other[0][1]!r} here')
+        there, here = before.get(name), now.get(name)
+        if there and here and there != here:
+            if name == 'classes':  # there may be a thousand: the first that differs
+                pairs = itertools.zip_longest(there, here)
+                there, here = next(pair for pair in pairs if pair[0] != pair[1])
+            differences.append(f'{name}: {there!r} there, {here!r} here')
     if differences:
         raise UserError(
             f'--workdir={workdir} holds a run on other data ({"; ".join(differences)}); put the '

@@ -105,6 +105,83 @@ def test_another_config_is_refused_and_the_differences_are_named(run):
     assert {path: path.read_bytes() for path in run.workdir.rglob('*.json')} == before
 
 
+DATA = {
+    'source': 'image_folder/abc/1.0.0',
+    'mode': 'device',
+    'sizes': {'train': 80, 'val': 10, 'test': 10},
+    'sha256': {'train': 'a1', 'val': 'b2', 'test': 'c3'},
+    'classes': ['cat', 'dog'],
+    'image_shape': [28, 28, 1],
+}
+
+
+def data_with(**changes):
+    """DATA with some entries changed, and those of a group."""
+    data = json.loads(json.dumps(DATA))
+    for name, value in changes.items():
+        data[name] = data[name] | value if isinstance(value, dict) else value
+    return data
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (
+            {'sha256': {'test': 'd4', 'train': 'e5'}, 'sizes': {'train': 83}},
+            'train split: 80 images there, 83 here; test split: 10 images there, 10 here, not the '
+            'same or in another order',
+        ),
+        ({'sha256': {'val': 'd4'}, 'sizes': {'val': 9}}, 'val split: 10 images there, 9 here'),
+        ({'classes': ['cat', 'cow']}, "classes: 'dog' there, 'cow' here"),
+        ({'classes': ['cat', 'dog', 'owl']}, "classes: None there, 'owl' here"),
+        ({'image_shape': (28, 28, 3)}, 'image_shape: [28, 28, 1] there, [28, 28, 3] here'),
+    ],
+)
+@pytest.mark.parametrize('status', ['preempted', 'finished'])
+def test_other_data_are_refused_and_the_differences_are_named(tmp_path, changes, message, status):
+    config = defaults.get_config()
+    with writer.open_run(tmp_path, config, {'data': DATA}) as run:
+        run.update_summary(status=status)
+    before = {
+        path: (path.read_bytes(), path.stat()) for path in tmp_path.iterdir() if path.is_file()
+    }
+    opened = writer.open_run(tmp_path, config, {'data': data_with(**changes)})
+    with pytest.raises(UserError) as caught, opened:
+        pass
+    assert str(caught.value) == (
+        f'--workdir={tmp_path} holds a run on other data ({message}); put the data back as they '
+        'were to continue it, or choose another --workdir for a new run'
+    )
+    assert before == {path: (path.read_bytes(), path.stat()) for path in before}
+    config.seed = 1  # what is wrong first: one cannot continue with this config on any data
+    opened = writer.open_run(tmp_path, config, {'data': data_with(**changes)})
+    with pytest.raises(UserError, match=r'a run of another config \(seed: 0 there, 1 here'), opened:
+        pass
+
+
+def test_the_same_data_elsewhere_and_in_another_mode_are_not_refused(tmp_path):
+    config = defaults.get_config()
+    for changes in ({}, {'source': 'image_folder/other/1.0.0', 'mode': 'host'}):
+        data = data_with(image_shape=(28, 28, 1), **changes)
+        with writer.open_run(tmp_path, config, {'data': data}):
+            pass
+        assert (
+            json.loads((tmp_path / 'environment.json').read_text())['data']['mode'] == data['mode']
+        )
+
+
+@pytest.mark.parametrize('content', [None, '{}', '[]', '{"da', '{"data": null}', '{"data": {}}'])
+def test_a_run_that_does_not_tell_its_data_is_not_refused(tmp_path, content):
+    config = defaults.get_config()
+    with writer.open_run(tmp_path, config, {}):
+        pass
+    path = tmp_path / 'environment.json'
+    path.unlink() if content is None else path.write_text(content)
+    with writer.open_run(tmp_path, config, {'data': DATA}):
+        pass
+    assert json.loads(path.read_text())['data'] == DATA
+
+
 def test_a_directory_of_something_else_is_refused(tmp_path):
     (tmp_path / 'thesis.tex').write_text('')
     opened = writer.open_run(tmp_path, cnn.get_config(), {})
