@@ -5,6 +5,8 @@ range, and docs/configs.md is written from FIELDS. The fields of `config.model` 
 Flax module that `model.name` names; models/ documents them.
 """
 
+import difflib
+
 from ml_collections import ConfigDict, config_dict
 
 from neptune_jax.errors import UserError
@@ -291,30 +293,41 @@ def check(config: ConfigDict) -> None:
     Raises:
         UserError: a field is missing, unknown, of another type or out of its range.
     """
+    check_names(config)
     for name, field in FIELDS.items():
-        check_field(name, field, _value(config, name))
+        group = config
+        for part in name.split('.'):
+            group = _get(group, part, name)
+        check_field(name, field, group)
+
+
+def check_names(config: ConfigDict) -> None:
+    """Raises UserError unless a config has all fields of FIELDS and no others."""
+    for name in FIELDS:
+        group, path = config, ''
+        for part in name.split('.'):
+            if not isinstance(group, ConfigDict):
+                raise UserError(
+                    f'the group {path} of the config must be a ConfigDict, not '
+                    f'{type(group).__name__}'
+                )
+            if part not in group:
+                raise UserError(
+                    f'the config has no field {name}; start it from '
+                    'neptune_jax.defaults.get_config()'
+                )
+            path = f'{path}.{part}'.lstrip('.')
+            if path != name:
+                group = _get(group, part, path)
     _refuse_unknown(config)
 
 
-def _value(config, name):
-    value, path = config, ''
-    for part in name.split('.'):
-        if not isinstance(value, ConfigDict):
-            raise UserError(
-                f'the group {path} of the config is of type {type(value).__name__}; it must be a '
-                'ConfigDict'
-            )
-        if part not in value:
-            raise UserError(
-                f'the config has no field {name}; start it from neptune_jax.defaults.get_config()'
-            )
-        path = f'{path}.{part}'.lstrip('.')
-        try:
-            value = value[part]
-        except Exception as error:  # a placeholder that must be set, or a formula that fails
-            reason = ' '.join(str(error).split())
-            raise UserError(f'{path} has no value: {reason or type(error).__name__}') from error
-    return value
+def _get(group, part, name):
+    try:
+        return group[part]
+    except Exception as error:  # a placeholder that must be set, or a reference that fails
+        reason = ' '.join(str(error).split())
+        raise UserError(f'{name} has no value: {reason or type(error).__name__}') from error
 
 
 def _refuse_unknown(config, prefix=''):
@@ -323,5 +336,6 @@ def _refuse_unknown(config, prefix=''):
         if name in FIELDS or name == 'model':
             continue
         if not any(field.startswith(f'{name}.') for field in FIELDS):
-            raise UserError(f'the config has a field {name}, which does not exist')
+            nearest = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0)
+            raise UserError(f'the config has a field {name}; did you mean {nearest[0]}?')
         _refuse_unknown(config[key], f'{name}.')

@@ -160,7 +160,7 @@ def _number(text):
 def _shown(value):
     """Returns a value as a message shows it: on one line, and not longer than a line."""
     try:
-        text = repr(value)
+        text = ' '.join(repr(value).split())
     except Exception:  # an object of the user's, or more digits than Python prints
         text = f'({type(value).__name__})'
     return text if len(text) <= 200 else f'{text[:80]} ... {text[-20:]} ({len(text)} characters)'

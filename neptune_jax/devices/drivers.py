@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from neptune_jax.devices import compiling
+from neptune_jax.devices import backend, compiling
 from neptune_jax.errors import UserError, check_choice
 
 PyTree = Any
@@ -179,7 +179,7 @@ def create(config: ConfigDict, **options: Any) -> Parallel:
         UserError: an unknown driver, or more devices than there are.
     """
     check_choice(config.driver, ('auto', 'jit', 'pmap', 'shard_map'), 'parallel.driver')
-    devices = jax.devices()
+    devices = backend.devices()
     requested = config.num_devices
     if requested is not None:
         if not 1 <= requested <= len(devices):

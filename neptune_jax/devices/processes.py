@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from neptune_jax.devices import backend
 from neptune_jax.errors import Preempted, UserError
 
 PyTree = Any
@@ -40,6 +41,7 @@ def joined(distributed: bool) -> Iterator[None]:
         UserError: the other processes cannot be found.
     """
     if not (distributed or _is_one_of_several()):
+        backend.devices()  # before anything else asks for them
         yield
         return
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
@@ -56,6 +58,7 @@ def joined(distributed: bool) -> Iterator[None]:
             'with SLURM, Open MPI or on Cloud TPU, or set JAX_COORDINATOR_ADDRESS, '
             'JAX_NUM_PROCESSES and JAX_PROCESS_ID for each'
         ) from error
+    backend.devices()
     if jax.process_index():
         sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 - for the rest of the process
     preempted = None

@@ -1,0 +1,84 @@
+"""Importing JAX and starting its devices: what the environment has wrong is one line."""
+
+import contextlib
+import os
+import re
+
+from neptune_jax.errors import UserError
+
+# The variables that decide what JAX starts, by the beginning of their names.
+_DECISIVE = ('JAX_PLATFORM', 'JAX_NUM_CPU_DEVICES', 'CUDA_VISIBLE_DEVICES', 'XLA_FLAGS')
+
+
+def import_jax() -> None:
+    """Imports JAX. It does not start a device yet.
+
+    Raises:
+        UserError: the environment holds a setting that JAX or XLA does not know, or one with which
+            no step can be compiled.
+    """
+    try:
+        import jax
+    except Exception as error:
+        raise UserError(
+            f'JAX cannot be imported: {_one_line(error)}; its settings are the variables JAX_* of '
+            'the environment'
+        ) from error
+    if jax.config.jax_disable_jit:
+        raise UserError(
+            'JAX_DISABLE_JIT is set, but a training compiles its steps; unset it, and use '
+            '--config.train.debug_nans to look into a step'
+        )
+    if 'XLA_FLAGS' in os.environ:
+        _check_xla_flags()
+
+
+def devices() -> list:
+    """Returns JAX's devices. The first call starts them.
+
+    Raises:
+        UserError: the devices that the environment asks for are not there.
+    """
+    import jax
+
+    try:
+        return jax.devices()
+    except Exception as error:  # RuntimeError, ValueError and AssertionError
+        reason = f'JAX finds no device: {_one_line(error)}{_decisive_settings()}'
+        raise UserError(reason) from error
+
+
+def _one_line(error):
+    return ' '.join(str(error).split())[:300] or type(error).__name__
+
+
+def _decisive_settings():
+    names = sorted(name for name in os.environ if name.startswith(_DECISIVE))
+    found = ', '.join(f'{name}={os.environ[name]!r}' for name in names)
+    return f'; the environment sets {found}' if found else ''
+
+
+def _check_xla_flags():
+    """Raises UserError if XLA does not accept XLA_FLAGS.
+
+    XLA would end the process without a word of ours. So a copy of the process, in which no device
+    is started yet, starts the CPU first. That takes about 20 milliseconds.
+    """
+    import jax
+
+    receiver, sender = os.pipe()
+    process = os.fork()
+    if not process:
+        os.dup2(sender, 2)
+        with contextlib.suppress(Exception):  # a mistake in another setting is found later
+            jax.config.update('jax_platforms', 'cpu')
+            jax.devices()
+        os._exit(0)
+    os.close(sender)
+    with open(receiver, errors='replace') as file:
+        output = file.read()
+    if os.waitpid(process, 0)[1]:
+        # F1125 14:06:45.841380   25090 parse_flags_from_env.cc:234] Unknown flag in XLA_FLAGS: ...
+        found = re.search(r'^[EF]\d.*?\] (.*)', output, re.MULTILINE)
+        reason = found[1] if found else 'XLA ends the process'
+        raise UserError(f'XLA_FLAGS={os.environ["XLA_FLAGS"]!r} is not accepted: {reason}')
