@@ -24,6 +24,7 @@ from experiments.speedrun import config as speedrun
 ROOT = Path(__file__).parents[1]
 FIRST_COMMAND = four_networks.RESULTS / 'first_command.json'
 DATA = 'experiments/benchmarks/results/data.jsonl'
+SPLITS = 'experiments/benchmarks/results/splits.jsonl'
 SPEEDRUN = 'experiments/speedrun/results'
 _BLOCK = re.compile(r'(<!-- figures: (.+?) -->\n).*?(?=<!-- end -->)', re.DOTALL)
 
@@ -195,6 +196,31 @@ def folder():
         ([results](../{DATA})).""")
 
 
+def splits():
+    """Returns a paragraph about the splits by a hash, compared with stratified ones."""
+    records = {(each['data'], each['method']): each for each in _read(SPLITS)}
+    by_hash, stratified = (
+        records['fashion_mnist_mini', method]['test'] for method in ('by_hash', 'stratified')
+    )
+    size, classes = by_hash['size'], by_hash['of_each_class']
+    first = records['imbalanced', 'by_hash']
+    small, missing = first['test'], records['imbalanced', 'stratified']['test']
+    sizes = first['class_sizes']
+    return _paragraph(f"""
+        A tenth of the {sum(records['fashion_mnist_mini', 'by_hash']['class_sizes']):,} images of
+        `fashion_mnist_mini`, over {first['seeds']} seeds: by hash {size['mean']:.0f} ±
+        {size['deviation']:.0f} images test ({size['low']:.0f} to {size['high']:.0f}), and of each
+        class {np.mean([each['mean'] for each in classes]):.0f} ±
+        {np.mean([each['deviation'] for each in classes]):.0f}
+        ({min(each['low'] for each in classes):.0f} to {max(each['high'] for each in classes):.0f});
+        stratified always {stratified['size']['mean']:.0f}, and
+        {stratified['of_each_class'][0]['mean']:.0f} of each class. Of {sum(sizes):,} images in
+        {len(sizes)} classes of {min(sizes)} to {max(sizes):,}, {small['size']['mean']:.0f} ±
+        {small['size']['deviation']:.0f} test. The smallest class is without a test image in
+        {small['seeds_with_a_class_missing']} of the seeds; stratified, in
+        {missing['seeds_with_a_class_missing']} ([results](../{SPLITS})).""")
+
+
 def modes():
     """Returns a sentence about the speed of a training in each mode of the data."""
     ratios = {each['mode']: f'{each["median_ratio_to_device"]:.3f}' for each in _data('throughput')}
@@ -310,6 +336,7 @@ BLOCKS = {
     'start': start,
     'checkpoints': checkpoints,
     'folder': folder,
+    'splits': splits,
     'modes': modes,
     'kills': kills,
     'tracking': tracking,

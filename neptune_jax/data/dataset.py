@@ -104,9 +104,9 @@ def load(config: ConfigDict) -> Dataset:
     counts, notes = _count_classes(source.class_names, labels, official, parts)
     if sum(map(bool, counts['train'].values())) < 2:
         raise UserError(
-            f'data.name={config.name!r}: fewer than two of the classes '
-            f'{", ".join(source.class_names[:NAMED])} have training images that can be used '
-            f'(cleaning: {clean.summary(report)}); there is nothing to classify'
+            'the training split has images of fewer than two classes, and so there is nothing to '
+            'classify; hold fewer images out: see the fields data.test_fraction, '
+            'data.val_fraction and data.folds'
         )
     for note in notes:
         terminal.line(f'note     {note}')
@@ -157,7 +157,10 @@ def _split(config, official, index):
 
 
 def _count_classes(class_names, labels, official, parts):
-    """Returns the number of images of each class in each split, and notes on those with none."""
+    """Returns the number of images of each class in each split, and notes on those with none.
+
+    Cleaning has named the classes that have no image in any split.
+    """
 
     def count(examples):
         return np.bincount(labels[examples], minlength=len(class_names)).tolist()
@@ -166,8 +169,8 @@ def _count_classes(class_names, labels, official, parts):
     counts = {split: count(examples) for split, examples in parts.items()}
     notes = []
     for split, own in counts.items():
-        missing = [label for label, number in enumerate(own) if not number]
-        if missing and len(missing) < len(class_names):
+        missing = [label for label, number in enumerate(own) if totals[label] and not number]
+        if missing and sum(own):
             names = [f'{class_names[label]!r} ({totals[label]:,} in all)' for label in missing]
             more = f' and {len(names) - NAMED:,} more' if len(names) > NAMED else ''
             notes.append(

@@ -190,14 +190,17 @@ def test_a_class_that_a_split_lacks_is_named(config, tmp_path, capsys):
     ]
 
 
-def test_one_class_that_is_left_by_cleaning_is_refused(config, tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (12, 4, 4), np.uint8)
-    images[6:] = images[:6]
-    np.savez(tmp_path / 'raw.npz', images=images, labels=np.repeat([0, 1], 6))
-    config.data.update(name='arrays', path=str(tmp_path / 'raw.npz'), dir=str(tmp_path))
-    message = r'fewer than two of the classes 0, 1 have training .*6 conflicting labels'
-    with pytest.raises(UserError, match=message):
-        dataset.load(config.data)
+def test_a_fold_that_takes_the_last_image_of_the_second_class_is_refused(config, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (22, 4, 4), np.uint8)
+    np.savez(tmp_path / 'raw.npz', images=images, labels=np.repeat([0, 1], [20, 2]))
+    config.data.update(name='arrays', path=str(tmp_path / 'raw.npz'), dir=str(tmp_path), folds=2)
+    trained = []
+    for config.data.fold in (0, 1):  # one of the two images is in the test split
+        try:
+            trained.append(dataset.load(config.data).report['splits']['train']['1'])
+        except UserError as error:
+            assert 'has images of fewer than two classes' in str(error)
+    assert trained == [1]
 
 
 @pytest.mark.parametrize('empty', [('test',), ('val',), ('test', 'val')])
