@@ -31,6 +31,16 @@ def test_an_epoch_holds_each_example_at_most_once_and_its_order_is_its_own():
     assert (order(seed=1)[0] != order()[0]).any()
 
 
+@pytest.mark.parametrize('balance_by', [None, np.arange(50) % 2])
+def test_no_epoch_of_a_seed_is_that_of_another_seed(balance_by):
+    epochs = [
+        np.concatenate([order(seed=seed, balance_by=balance_by)[6 * epoch + i] for i in range(6)])
+        for seed in range(4)
+        for epoch in range(4)
+    ]
+    assert len(np.unique(epochs, axis=0)) == 16
+
+
 def test_a_balanced_order_draws_each_class_equally_often():
     labels = np.repeat([0, 1, 2], [40, 8, 2])
     drawn = order(50, balance_by=labels)

@@ -95,6 +95,15 @@ def test_copies_may_be_kept_and_are_counted_all_the_same(find, copies):
     assert report['rules']['exact_duplicates']['count'] == 7
 
 
+def test_copies_that_are_kept_are_not_dropped_as_near_ones(find, copies):
+    images, labels = copies
+    images[3] = images[2] + 20
+    splits, report = find(images, labels, duplicates='keep', near_duplicates='drop')
+    assert splits == ALL | {'train': [0, 1, 2, 4, 5, 6, 7, 8, 9]}
+    assert report['rules']['exact_duplicates']['count'] == 7
+    assert report['rules']['near_duplicates']['count'] == 1
+
+
 def test_copies_with_other_labels_are_counted_too(find, copies):
     images, labels = copies
     labels[[7, 8]] = 1 - labels[[7, 8]]

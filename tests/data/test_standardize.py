@@ -51,10 +51,27 @@ def test_none_only_scales():
     np.testing.assert_allclose(apply('none'), IMAGES / 255, rtol=1e-6)
 
 
-def test_presets_are_fixed_numbers():
-    mean, deviation = standardize.PRESETS['imagenet']
-    expected = (IMAGES / 255 - np.array(mean)) / np.array(deviation)
-    np.testing.assert_allclose(apply('imagenet'), expected, rtol=1e-4, atol=1e-5)
+# Means and deviations over all pixels of the official training splits. ImageNet's are those of
+# torchvision.
+PUBLISHED = {
+    'mnist': ([0.1307], [0.3081]),
+    'fashion_mnist': ([0.2860], [0.3530]),
+    'cifar10': ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
+    'cifar100': ([0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]),
+    'imagenet': ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+}
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_presets_are_the_published_numbers(name):
+    mean, deviation = np.array(PUBLISHED[name])
+    images = IMAGES[..., : len(mean)]
+    expected = (images / 255 - mean) / deviation
+    np.testing.assert_allclose(apply(name, images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_preset_for_other_channels_is_refused():
+    assert set(PUBLISHED) == set(standardize.PRESETS)
     with pytest.raises(UserError, match=r"data.standardize='mnist' has 1 channels, the images 3"):
         apply('mnist')
 

@@ -116,6 +116,13 @@ def test_a_case_worked_out_by_hand():
     )
 
 
+def test_a_confidence_on_the_edge_of_two_calibration_bins_is_in_the_lower_one():
+    # The edges are multiples of 1/15; 0.6 is one. Of two in one bin, right and wrong would cancel.
+    logits = np.log(np.array([[0.6, 0.4], [0.65, 0.35]], np.float32))
+    _, summary, *_ = evaluate(logits, np.array([0, 1], np.int32), batch_size=2)
+    assert summary['ece'] == pytest.approx((abs(1 - 0.6) + abs(0 - 0.65)) / 2, rel=1e-5)
+
+
 def test_logits_with_a_nan_are_no_hit_among_the_first_five():
     logits = np.zeros((4, 8), np.float32)
     logits[:, 0] = 1

@@ -30,9 +30,10 @@ def convolution(x, kernel, stride):
     return np.einsum('nyxchw,hwcf->nyxf', windows[:, ::stride, ::stride], kernel)
 
 
-@pytest.mark.parametrize('shape', [(8, 8, 1), (7, 10, 3)])
-def test_forward_pass_by_hand(shape):
-    model, images = ResNet(3, depth=8, width=2), RNG.normal(size=(4, *shape)).astype(np.float32)
+@pytest.mark.parametrize(('depth', 'shape'), [(8, (8, 8, 1)), (14, (7, 10, 3))])
+def test_forward_pass_by_hand(depth, shape):
+    blocks = (depth - 2) // 6
+    model, images = ResNet(3, depth, width=2), RNG.normal(size=(4, *shape)).astype(np.float32)
     variables = model.init(jax.random.key(0), images)
     # Statistics and biases start at 0 and 1; give them values that show.
     variables = jax.tree.map(
@@ -42,7 +43,7 @@ def test_forward_pass_by_hand(shape):
     logits = model.apply(variables, images)
 
     params, stats = jax.tree.map(np.float64, (variables['params'], variables['batch_stats']))
-    layers = iter(range(7))
+    layers = iter(range(depth - 1))
 
     def normalized(x, stride=1):
         number = next(layers)
@@ -52,8 +53,12 @@ def test_forward_pass_by_hand(shape):
         return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
 
     x = np.maximum(normalized(images.astype(np.float64)), 0)
-    for stride in (1, 2, 2):
+    # The first block of the second and of the third stage has stride 2 (section 4.2).
+    strides = [1] * blocks + 2 * [2, *[1] * (blocks - 1)]
+    widths = np.repeat([2, 4, 8], blocks)
+    for stride, width in zip(strides, widths, strict=True):
         y = normalized(np.maximum(normalized(x, stride), 0))
+        assert y.shape[-1] == width
         shortcut = np.zeros(y.shape)
         shortcut[..., : x.shape[-1]] = x[:, ::stride, ::stride]
         x = np.maximum(y + shortcut, 0)

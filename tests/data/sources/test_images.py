@@ -208,6 +208,18 @@ def test_resizing(save):
         resized('', 40, 20)
 
 
+@pytest.mark.parametrize('how', ['stretch', 'crop', 'pad'])
+def test_a_smaller_image_holds_the_mean_of_the_pixels_not_one_of_them(how):
+    def shrunk(array, *size):
+        conversion = Conversion(size, channels=1, resize=how)
+        return images.convert(np.uint8(array), conversion)[0][..., 0]
+
+    assert shrunk([[0, 200], [0, 200]], 1, 1) == pytest.approx(100, abs=2)
+    # A board of black and white squares of a pixel is grey from afar.
+    board = np.add.outer(np.arange(64), np.arange(64)) % 2 * 200
+    np.testing.assert_allclose(shrunk(board, 8, 8), np.full((8, 8), 100), atol=10)
+
+
 def convert(array, **fields):
     """Returns the pixels of the first channel, and the rules."""
     image, rules = images.convert(array, Conversion(**{'channels': 1} | fields))
@@ -222,7 +234,7 @@ def test_numbers_become_bytes():
     assert convert(np.int64([[0, 1, 255]])) == ([[0, 1, 255]], ['from_int64'])
     assert convert(np.float32([[0, 0.25, 1]])) == ([[0, 64, 255]], ['from_float32'])
     assert convert(np.float64([[0, 1.6, 255]])) == ([[0, 2, 255]], ['from_float64'])
-    assert convert(np.float64([[0, 1]]), white_value=255) == ([[0, 1]], ['from_float64'])
+    assert convert(np.float64([[0, 1]]), white=255) == ([[0, 1]], ['from_float64'])
 
 
 def test_missing_pixels():
