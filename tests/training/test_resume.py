@@ -264,3 +264,25 @@ def test_a_signal_during_the_test_damages_nothing_and_the_test_is_repeated(
     assert not (tmp_path / 'damaged').exists()
     assert loop.train_and_evaluate(config, tmp_path)['status'] == 'finished'
     assert (tmp_path / 'artifacts/confusion_matrix.png').is_file()
+
+
+def test_neither_a_stopped_nor_a_finished_run_is_continued_on_other_data(
+    config, tmp_path, monkeypatch
+):
+    raw, workdir = tmp_path / 'raw.npz', tmp_path / 'run'
+    images, labels = np.random.default_rng(0).random((80, 8, 8)), np.arange(80) % 2
+    config.data.update(name='arrays', path=str(raw), dir=str(tmp_path / 'data'))
+    config.train.batch_size = 32
+    monkeypatch.setattr(feeds, 'create', lambda *_: signal.raise_signal(signal.SIGTERM))
+    np.savez(raw, images=images[:70], labels=labels[:70])
+    for _ in range(2):  # on the same data it goes on
+        with pytest.raises(Preempted):
+            loop.train_and_evaluate(config, workdir)
+    np.savez(raw, images=images, labels=labels)
+    summary = workdir / 'summary.json'
+    for status in ('preempted', 'finished'):
+        summary.write_text(summary.read_text().replace('preempted', status))
+        before = {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
+        with pytest.raises(UserError, match=r'holds a run on other data .*train split: .* there'):
+            loop.train_and_evaluate(config, workdir)
+        assert before == {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
