@@ -7,11 +7,10 @@ Any field of the config can be set as in the second line. Started again with the
 interrupted run continues from its last checkpoint.
 """
 
-import os
-
 from absl import flags
 
-from neptune_jax import cli
+from neptune_jax import cli, exits
+from neptune_jax.runs import files
 
 CONFIG = cli.define_config()
 
@@ -29,11 +28,14 @@ def main(args: list[str]) -> None:
     if DRY_RUN.value:
         from neptune_jax.training.dry_run import dry_run
 
-        dry_run(CONFIG.value)
+        with exits.interruptible():
+            dry_run(CONFIG.value)
         return
     from neptune_jax.training import loop
 
-    loop.train_and_evaluate(CONFIG.value, WORKDIR.value or os.path.join('runs', cli.config_name()))
+    workdir = files.expand_user(WORKDIR.value or f'runs/{cli.config_name()}', '--workdir')
+    with exits.interruptible():
+        loop.train_and_evaluate(CONFIG.value, workdir)
 
 
 if __name__ == '__main__':

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from neptune_jax import cli
+from neptune_jax import cli, exits
 from neptune_jax.errors import UserError, choose_or_import
+from neptune_jax.runs import files
 from neptune_jax.tracking import replay, sinks
 from neptune_jax.tracking.offline import importing
 
@@ -32,16 +33,20 @@ OUT = flags.DEFINE_string('out', 'runs', 'The folder for imported runs.')
 
 def main(workdirs: list[str]) -> None:
     """Sends run directories, or imports them; exits with status 2 if something was not sent."""
-    if IMPORT_OFFLINE.value:
-        for workdir in importing.import_offline(IMPORT_OFFLINE.value, OUT.value):
-            print(f'imported {workdir}; to send it: {replay.command(workdir)}')
-        return
-    if not workdirs:
-        raise UserError('no run directory given; try: python -m neptune_jax.sync runs/cnn')
-    choose_or_import(sinks.SINKS, TO.value, '--to')  # refuses an unknown tracker
-    if FOLLOW.value and len(workdirs) > 1:
-        sys.exit(_follow_each(workdirs, TO.value))
-    sys.exit(replay.send(workdirs, TO.value, FOLLOW.value))
+    with exits.interruptible():
+        if IMPORT_OFFLINE.value:
+            source = files.expand_user(IMPORT_OFFLINE.value, '--import_offline')
+            out = files.expand_user(OUT.value, '--out')
+            for workdir in importing.import_offline(source, out):
+                print(f'imported {workdir}; to send it: {replay.command(workdir)}')
+            return
+        if not workdirs:
+            raise UserError('no run directory given; try: python -m neptune_jax.sync runs/cnn')
+        choose_or_import(sinks.SINKS, TO.value, '--to')  # refuses an unknown tracker
+        workdirs = [files.expand_user(workdir, 'RUN_DIR') for workdir in workdirs]
+        if FOLLOW.value and len(workdirs) > 1:
+            sys.exit(_follow_each(workdirs, TO.value))
+        sys.exit(replay.send(workdirs, TO.value, FOLLOW.value))
 
 
 def _follow_each(workdirs: Sequence[str], to: str) -> int:
@@ -58,6 +63,4 @@ if __name__ == '__main__':
     except SystemExit as end:
         # A normal exit waits for the threads of a tracker's client, for minutes if the server is
         # gone.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(int(end.code or 0))
+        exits.at_once(int(end.code or 0))

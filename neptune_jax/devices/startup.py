@@ -39,11 +39,14 @@ def prepare_bfloat16() -> None:
 
 
 def _keep_compiled_programs():
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'neptune_jax/xla')
+    try:
+        cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
+    except RuntimeError:  # nothing says where the home folder is, so nothing is cached
+        return
     # Hosts may share the folder. A program may use instructions that another processor lacks.
     instructions = re.search('^flags.*$', _cpuinfo(), re.MULTILINE)
     digest = hashlib.sha256(instructions[0].encode() if instructions else b'').hexdigest()
-    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache / digest[:8]))
+    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache / 'neptune_jax/xla' / digest[:8]))
     os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 
 

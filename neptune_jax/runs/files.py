@@ -54,6 +54,28 @@ def is_disk_full(error: BaseException) -> bool:
     return any(message in str(error) for message in messages)
 
 
+def expand_user(path: str, name: str) -> str:
+    """Returns a path in which the home folder replaces a leading '~' or '~USER'.
+
+    Args:
+        path: the path, as the user has written it.
+        name: the flag or field that holds it, for the message.
+
+    Raises:
+        UserError: there is no such user, nothing says where the home folder is, or no file can have
+            such a path.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded.startswith('~'):
+        user = path[1:].partition('/')[0]
+        if not user:
+            raise UserError(f'{name}={path}: the home folder is unknown; set {name} or HOME')
+        raise UserError(
+            f'{name}={path}: there is no user {user!r}; write ./{path} for a folder of that name'
+        )
+    return expanded
+
+
 def flatten(nested: dict, separator: str = '/') -> dict[str, Any]:
     """Turns {'a': {'b': 1}} into {'a/b': 1}. Empty dicts disappear."""
     flat: dict[str, Any] = {}

@@ -18,9 +18,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from neptune_jax import terminal
 from neptune_jax.errors import UserError
 from neptune_jax.runs import files, reader
 from neptune_jax.tracking import contents, sinks
@@ -32,7 +32,7 @@ _MIN_UPLOAD_RATE = 100_000  # bytes per second; a file's upload may take as long
 _UNCHANGED = 10  # seconds; an artifact that has not changed for so long is complete
 _ROWS_PER_FLUSH = 2000
 
-_console = Console(highlight=False, soft_wrap=True)
+_console = terminal.new_console(soft_wrap=True)
 
 
 def command(workdir: str | Path, to: str = 'neptune') -> str:
@@ -53,7 +53,7 @@ def send(workdirs: Sequence[str | Path], to: str, follow: bool = False) -> int:
         The exit status: 0, or 2 if something could not be sent.
     """
     columns = (
-        TextColumn('{task.description}'),
+        TextColumn('{task.description}', markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn('rows'),

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from neptune_jax.data.sources.builder import VERSION, ImageBuilder, Preparation
 from neptune_jax.errors import UserError
+from neptune_jax.runs.files import expand_user
 
 
 def preparation_of(builder: type['ArchiveBuilder']) -> Callable[[ConfigDict, Path], Preparation]:
@@ -140,7 +141,7 @@ def _find_all(folder, names):
 
 def _in_archive_dir(archive_dir, names):
     """Returns the path of each archive in the folder `data.archive_dir`, or raises UserError."""
-    folder = Path(archive_dir).expanduser()
+    folder = Path(expand_user(archive_dir, 'data.archive_dir'))
     if not folder.is_dir():
         raise UserError(f'data.archive_dir={archive_dir!r} is not a folder')
     paths = _find_all(folder, names)
