@@ -63,6 +63,11 @@ FIELDS = {
         "What to do with images of another size; '' refuses them, 'crop' keeps the centre.",
         choices=('', 'stretch', 'crop', 'pad'),
     ),
+    'data.white': Field(
+        0.0,
+        'The number that means white in arrays and 16-bit files; 0: by type and range.',
+        '[0, 1e30]',
+    ),
     'data.examples': Field(
         6000, 'synthetic: number of images; a sixth of them to test.', '[1, 2**31)'
     ),
@@ -299,6 +304,14 @@ def check(config: ConfigDict) -> None:
         for part in name.split('.'):
             group = _get(group, part, name)
         check_field(name, field, group)
+    for name, group in (('model', config.model), ('optim.options', config.optim.options)):
+        try:
+            group.to_json()
+        except Exception as error:
+            reason = ' '.join(str(error).split())
+            raise UserError(
+                f'the group {name} holds what no JSON file can hold: {reason}'
+            ) from error
 
 
 def check_names(config: ConfigDict) -> None:

@@ -127,9 +127,9 @@ def _check_value(name, field, value):
             raise UserError(f'{name}={_shown(value)}: the number {_bounds(field.interval)}')
     elif field.choices or field.or_form:
         if value not in field.choices and not (field.or_form and ':' in value):
-            choices = ', '.join(choice for choice in field.choices if choice)
-            ways = (f'choose one of: {choices}' * bool(choices), field.or_form)
-            hint = '; or write '.join(filter(None, ways))
+            known = ', '.join(choice for choice in field.choices if choice)
+            ways = (known and f'choose one of: {known}', field.or_form and f'write {field.or_form}')
+            hint = '; or '.join(filter(None, ways))
             raise UserError(f'{name}={_shown(value)} is unknown; {hint}')
     elif field.interval and not _is_inside(value, field.interval):
         raise UserError(f'{name}={_shown(value)} {_bounds(field.interval)}')
