@@ -12,12 +12,12 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from neptune_jax import defaults, models
+from neptune_jax import defaults, models, terminal
 from neptune_jax.data import augment, batches, dataset
 from neptune_jax.devices import drivers
 from neptune_jax.errors import UserError, choose_or_import
 from neptune_jax.learning import lengths, losses, optimizers, schedules, state, steps
-from neptune_jax.runs import checkpoints
+from neptune_jax.runs import checkpoints, reader
 from neptune_jax.runs.weights import read_weights
 
 
@@ -223,6 +223,14 @@ def read_initial_weights(experiment: Experiment) -> InitialWeights | None:
         weights = read_weights(workdir)
     except UserError as error:
         raise UserError(f'checkpoint.restore_from={error}') from error
+    differences = dataset.drawn_otherwise(
+        experiment.dataset, experiment.config.data, reader.read_config(workdir).get('data', {})
+    )
+    if differences:
+        terminal.line(
+            f'note     checkpoint.restore_from={workdir!r} divided the same data in another way '
+            f'({differences}); it may have trained on images that validate or test here'
+        )
     num_classes, other = len(experiment.dataset.class_names), len(weights.preprocessing['classes'])
     expected = _flatten(experiment.abstract_state.params, experiment.abstract_state.batch_stats)
     found = _flatten(weights.params, weights.batch_stats)

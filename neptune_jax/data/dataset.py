@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from neptune_jax.errors import UserError, check_choice
 
 MODES = ('auto', 'device', 'host', 'stream')
 NAMED = 10  # so many classes a note names; data_report.json has all
+_SAME_DATA = ('name', 'path', 'labels_path', 'label_column')
+_DRAWING = ('split_seed', 'test_fraction', 'val_fraction', 'folds', 'fold')
 CONSEQUENCES = {
     'train': 'which cannot be learned',
     'val': 'of which the validation says nothing',
@@ -125,6 +128,32 @@ def load(config: ConfigDict) -> Dataset:
             for name, examples in parts.items()
         },
     )
+
+
+def drawn_otherwise(data: Dataset, config: ConfigDict, other: Mapping[str, Any]) -> str:
+    """Returns which fields draw other splits of the same data for another run; '' if none does.
+
+    That run may have trained on images that are held out here.
+
+    Args:
+        data: the Dataset of this run.
+        config: the `data` group of this run.
+        other: the `data` group of the other run.
+    """
+    if config.name == 'synthetic':  # the images depend on the seed as well
+        return ''
+    if any(other.get(field) != config[field] for field in _SAME_DATA):
+        return ''
+    is_drawn = any(
+        data.sizes[split] and (split not in data.source.splits or (split == 'val' and config.folds))
+        for split in ('val', 'test')
+    )
+    differences = [
+        f'data.{field}: {other[field]!r} there, {config[field]!r} here'
+        for field in _DRAWING
+        if other.get(field, config[field]) != config[field]
+    ]
+    return ', '.join(differences) if is_drawn else ''
 
 
 def _split(config, official, index):

@@ -234,3 +234,28 @@ def test_unknown_data_sets_are_refused(config):
     config.data.name = 'mnits'
     with pytest.raises(UserError, match=r"data.name='mnits' is unknown; choose one of: mnist"):
         dataset.load(config.data)
+
+
+@pytest.mark.parametrize(
+    ('other', 'fields', 'expected'),
+    [
+        ({}, {}, ''),
+        ({'mode': 'host', 'resize': 'crop'}, {}, ''),
+        ({'split_seed': 4}, {}, 'data.split_seed: 4 there, 0 here'),  # draws the validation split
+        ({'split_seed': 4, 'path': 'elsewhere'}, {}, ''),
+        ({'split_seed': 4, 'name': 'mnist'}, {}, ''),
+        ({'split_seed': 4}, {'val_fraction': 0.0}, ''),  # the test split is official
+        ({'folds': 3}, {'folds': 3, 'fold': 1}, 'data.fold: 0 there, 1 here'),
+    ],
+)
+def test_another_run_may_have_trained_on_what_is_held_out_here(config, other, fields, expected):
+    there = json.loads(config.data.to_json()) | other
+    config.data.update(fields)
+    assert dataset.drawn_otherwise(dataset.load(config.data), config.data, there) == expected
+
+
+def test_a_run_of_another_version_may_lack_fields(config):
+    data = dataset.load(config.data)
+    there = {'name': 'fashion_mnist_mini', 'path': '', 'labels_path': '', 'label_column': 'label'}
+    assert dataset.drawn_otherwise(data, config.data, there) == ''
+    assert dataset.drawn_otherwise(data, config.data, {}) == ''

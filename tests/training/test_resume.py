@@ -177,6 +177,11 @@ def test_another_runs_weights_are_where_a_run_starts(config, tmp_path, capsys, r
     config.checkpoint.restore_from = str(tmp_path / 'first')
     params = initial_params(config)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
+    assert 'note ' not in capsys.readouterr().out
+    config.data.split_seed = 1
+    initial_params(config)
+    note = "first' divided the same data in another way (data.split_seed: 0 there, 1 here); it may"
+    assert note in capsys.readouterr().out
 
     config.update_from_flattened_dict(
         {'data.name': 'synthetic', 'data.classes': 3, 'data.examples': 600, 'data.channels': 1}
