@@ -222,6 +222,74 @@ def test_splits_may_be_empty(config, empty, tmp_path):
     assert json.loads(json.dumps(data.describe())) == data.describe()
 
 
+@pytest.fixture
+def use_arrays(config, tmp_path):
+    """Writes arrays of images without copies, [n, 6, 6], and makes the config read them."""
+
+    def use_arrays(sizes, **fields):
+        rng = np.random.default_rng(0)
+        arrays = {}
+        for split, size in sizes.items():
+            images = rng.integers(0, 256, (size, 6, 6)).astype(np.uint8)
+            names = (f'x_{split}', f'y_{split}') if split else ('images', 'labels')
+            arrays |= dict(zip(names, (images, np.arange(size) % 2), strict=True))
+        np.savez(tmp_path / 'raw.npz', **arrays)
+        config.data.update({'name': 'arrays', 'path': str(tmp_path / 'raw.npz')} | fields)
+
+    return use_arrays
+
+
+def test_each_fraction_is_that_of_its_split(config, use_arrays):
+    use_arrays({'': 400}, test_fraction=0.4, val_fraction=0.1)
+    sizes = dataset.load(config.data).sizes
+    assert sum(sizes.values()) == 400
+    assert sizes['test'] == pytest.approx(160, abs=40)
+    assert sizes['val'] == pytest.approx(24, abs=20)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'split', 'count'),
+    [
+        ({'folds': 5}, 'val', 50),
+        ({'val_fraction': 0.3}, 'val', 75),
+        ({'subset': 9}, 'train', 9),
+    ],
+    ids=['folds', 'fraction', 'subset'],
+)
+def test_the_seed_of_the_splits_decides_on(config, fields, split, count):
+    config.data.update(fields)
+    found = []
+    for config.data.split_seed in (0, 1):
+        data = dataset.load(config.data)
+        found.append(data.splits[split])
+        np.testing.assert_array_equal(np.bincount(data.labels[found[-1]]), [count] * 10)
+    assert np.isin(*found).mean() < 0.5
+
+
+@pytest.mark.parametrize('fields', [{'folds': 4, 'fold': 3}, {'subset': 7}])
+def test_statistics_are_those_of_what_is_trained_on(config, fields):
+    config.data.update(fields)
+    data = dataset.load(config.data)
+    pixels = data.images[data.splits['train']] / 255
+    np.testing.assert_allclose(data.standardizer.shift, pixels.mean(), rtol=1e-6)
+    np.testing.assert_allclose(data.standardizer.scale, pixels.std(), rtol=1e-6)
+
+
+def test_statistics_count_copies_once(config, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 6, 6)).astype(np.uint8)
+    images[20:] = 255  # one white image and 19 copies of it
+    labels = np.append(np.arange(20) % 2, np.zeros(20, int))
+    arrays = {'x_train': images, 'y_train': labels}
+    for split in ('val', 'test'):
+        others = np.random.default_rng(len(split)).integers(0, 256, (8, 6, 6)).astype(np.uint8)
+        arrays |= {f'x_{split}': others, f'y_{split}': np.arange(8) % 2}
+    np.savez(tmp_path / 'raw.npz', **arrays)
+    config.data.update({'name': 'arrays', 'path': str(tmp_path / 'raw.npz')})
+    data = dataset.load(config.data)
+    assert data.sizes['train'] == 21
+    np.testing.assert_allclose(data.standardizer.shift, images[:21].mean() / 255, rtol=1e-6)
+
+
 def test_a_fold_without_folds_is_refused(config):
     config.data.fold = 2
     with pytest.raises(UserError, match=r'^data.fold=2 is not used without data.folds'):

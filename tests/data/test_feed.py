@@ -1,6 +1,8 @@
 """The three ways of a batch to the devices, side by side."""
 
-import itertools
+import multiprocessing
+import threading
+import time
 
 import jax
 import numpy as np
@@ -50,15 +52,33 @@ def test_padding_is_masked(config, mode):
     np.testing.assert_array_equal(last['label'][:50], data.labels[data.splits['val'][200:]])
 
 
-@pytest.mark.parametrize('mode', ['host', 'stream'])
-def test_a_feed_can_be_left_before_its_end(config, mode):
-    data = dataset.load(config.data)
+def readers():
+    """The number of processes and of threads that read ahead."""
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith('grain')]
+    return len(multiprocessing.active_children()), len(threads)
+
+
+@pytest.mark.parametrize(('mode', 'workers'), [('host', 0), ('stream', 0), ('stream', 2)])
+def test_a_feed_that_is_left_before_its_end_ends_what_reads_for_it(config, mode, workers):
     config.data.mode = mode
-    feeding = feed.create(dataset.load(config.data), drivers.create(config.parallel))
+    data = dataset.load(config.data)
+    feeding = feed.create(data, drivers.create(config.parallel))
     order = batches.TrainOrder(data.splits['train'], 64, seed=0)
-    items = feeding.batches(order, 0, 10_000, workers=1)
-    assert len(list(itertools.islice(items, 2))) == 2
+    assert readers() == (0, 0)
+    items = feeding.batches(order, 0, 10_000, workers)
+    for step in range(2):
+        batch = feeding.unpack(feeding.data, next(items))
+        np.testing.assert_array_equal(np.asarray(batch['index']).ravel(), order[step])
+    processes, threads = readers()
+    assert processes == workers
+    assert threads > 0
     items.close()
+    with pytest.raises(StopIteration):
+        next(items)
+    until = time.monotonic() + 20
+    while readers() != (0, 0) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert readers() == (0, 0)
 
 
 def test_auto_puts_small_data_on_the_device(config):

@@ -1,6 +1,9 @@
 """What a source gives back is what was put in, in any order and in any process."""
 
 import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import pytest
 from configs import cnn
 from neptune_jax import defaults
 from neptune_jax.data import sources
-from neptune_jax.data.sources import images, raw
+from neptune_jax.data.sources import builder, images, raw
 from neptune_jax.data.sources import source as source_module
 from neptune_jax.errors import UserError
 
@@ -138,17 +141,76 @@ def test_synthetic_images_that_cannot_be(read, tmp_path, fields, message):
     assert not (tmp_path / 'data').exists()
 
 
-def test_every_source_is_known_by_its_name(read, tmp_path):
+EMPTY = 'data.archive_dir={folder!r} holds no '
+IDX = EMPTY + 'train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz'
+
+
+NEEDED = {
+    **dict.fromkeys(('mnist', 'kmnist', 'fashion_mnist', 'fashion_mnist_mini'), IDX),
+    'cifar10': EMPTY + 'cifar-10-binary.tar.gz',
+    'cifar100': EMPTY + 'cifar-100-binary.tar.gz',
+    'image_folder': "data.name='image_folder' needs --config.data.path",
+    'arrays': "data.name='arrays' needs --config.data.path",
+    'tfds:NAME': 'tfds:NAME: ',
+}
+
+
+@pytest.mark.parametrize('name', NEEDED)
+def test_a_source_is_known_by_its_name_and_says_what_it_needs(read, tmp_path, name):
     (tmp_path / 'empty').mkdir()
-    for name in sources.SOURCES:
-        # Those that work need nothing; those that do not say what they need.
-        fields = {'archive_dir': str(tmp_path / 'empty')} if name in sources.ARCHIVES else {}
-        fields |= {'examples': 60} if name == 'synthetic' else {}
-        try:
-            read(name=name, **fields)
-        except UserError as error:
-            assert 'unknown' not in str(error)
-            assert 'not used' not in str(error)
+    fields = {'archive_dir': str(tmp_path / 'empty')} if 'archive_dir' in NEEDED[name] else {}
+    with pytest.raises(UserError) as caught:
+        read(name=name, **fields)
+    assert str(caught.value).startswith(NEEDED[name].format(folder=str(tmp_path / 'empty')))
+
+
+def test_no_source_is_left_out_above():
+    assert {*NEEDED, 'synthetic'} == {*sources.SOURCES}  # synthetic images need nothing
+
+
+@pytest.mark.parametrize(
+    ('name', 'shape', 'classes'),
+    [
+        ('mnist', (28, 28, 1), ['0', '1', '9']),
+        ('kmnist', (28, 28, 1), ['o', 'ki', 'wo']),
+        ('fashion_mnist', (28, 28, 1), ['T-shirt/top', 'Trouser', 'Ankle boot']),
+        ('fashion_mnist_mini', (28, 28, 1), ['T-shirt/top', 'Trouser', 'Ankle boot']),
+        ('cifar10', (32, 32, 3), ['airplane', 'automobile', 'truck']),
+        ('cifar100', (32, 32, 3), ['apple', 'aquarium_fish', 'worm']),
+    ],
+)
+def test_the_name_of_an_archive_is_that_of_its_classes(read, tmp_path, name, shape, classes):
+    config = cnn.get_config().data
+    created = sources.SOURCES[name](config, tmp_path).create_builder()
+    found = [created.CLASS_NAMES[i] for i in (0, 1, -1)]
+    assert (created.name, created.info.features['image'].shape, found) == (name, shape, classes)
+
+
+def test_two_that_prepare_one_data_set_at_the_same_time_prepare_it_once(tmp_path):
+    directory = tmp_path / 'data/kind/1.0.0'
+    both, prepared = threading.Barrier(2, timeout=20), []
+
+    class Slow:
+        def download_and_prepare(self):
+            prepared.append(directory.exists())
+            time.sleep(0.3)
+            directory.mkdir(parents=True)
+            (directory / 'dataset_info.json').touch()
+
+        def close(self):
+            pass
+
+    def create_builder():
+        both.wait()  # neither has found it prepared
+        return Slow()
+
+    def prepare():
+        builder.prepare(builder.Preparation(directory, create_builder), tmp_path / 'data')
+
+    with ThreadPoolExecutor() as pool:
+        for future in [pool.submit(prepare) for _ in range(2)]:
+            future.result(timeout=60)
+    assert prepared == [False]
 
 
 def test_the_table_of_fields_has_the_same_choices():
