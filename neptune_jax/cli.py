@@ -5,6 +5,7 @@ A mistake of the user becomes one line on stderr that starts with `error:`, with
 
 import contextlib
 import difflib
+import io
 import os
 import re
 import runpy
@@ -14,20 +15,30 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
-from neptune_jax import defaults
-from neptune_jax.devices import startup
+from neptune_jax import defaults, exits
+from neptune_jax.devices import backend, startup
 from neptune_jax.errors import PREEMPTED_STATUS, Preempted, UserError
 from neptune_jax.runs import files
 
-_HELP_FLAGS = {'--help', '-help', '-h', '--helpshort', '--helpfull'}
+_HELP_FLAGS = re.compile(r'--?(h|\?|help|helpshort|helpfull|helpxml)(=.*)?')
+
+# The command line with the contents of flag files, once it is known. The flags of ml_collections
+# would read sys.argv when they are defined, where nobody could report a mistake.
+_ARGUMENTS: list[str] = []
+
+# Groups that may be given as a whole, because what they hold is free.
+_FREE_GROUPS = {'model', 'optim.options'}
 
 
 def define_config() -> flags.FlagHolder:
     """Defines --config for a command that takes a config; returns the flag's holder."""
     holder = config_flags.DEFINE_config_file(
-        'config', None, 'A Python file whose get_config() returns the experiment.'
+        'config',
+        None,
+        'A Python file whose get_config() returns the experiment.',
+        sys_argv=_ARGUMENTS,
     )
     flags.FLAGS['config'].parser = _ConfigParser()
     return holder
@@ -40,6 +51,7 @@ def run(main: Callable[[list[str]], None], positional: str = '') -> None:
         main: the command.
         positional: what its positional arguments are, for the help text; '': it takes none.
     """
+    exits.prepare()
     # Libraries log errors that they also raise. The user should see each of them once.
     logging.set_verbosity(logging.FATAL)
     startup.prepare()
@@ -59,9 +71,9 @@ def reported() -> Iterator[None]:
         sys.exit(2)
     except Preempted as error:
         print(f'ended by {error}; the same command continues from here', file=sys.stderr)
-        sys.exit(PREEMPTED_STATUS)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        exits.end_interrupted(PREEMPTED_STATUS, error)
+    except KeyboardInterrupt as error:
+        exits.end_interrupted(exits.CTRL_C_STATUS, error)
 
 
 def config_name() -> str:
@@ -73,15 +85,16 @@ def config_name() -> str:
 
 
 def _parse_flags(argv, positional):
-    if _HELP_FLAGS.intersection(argv):
+    if any(_HELP_FLAGS.fullmatch(arg) for arg in argv):
         print(_help_text(positional))
         sys.exit()
-    # Absl's flags have underscores; accept dashes in their names too.
-    argv = [re.sub(r'^--?[a-z][a-z-]*', lambda name: _underscored(name[0]), arg) for arg in argv]
     try:
-        rest = flags.FLAGS(argv)
-    except flags.Error as error:
-        raise UserError(' '.join(str(error).split())) from error
+        _ARGUMENTS[:] = _arguments(argv)
+        rest = flags.FLAGS(_ARGUMENTS)
+    except UserError:
+        raise
+    except Exception as error:  # of Absl and ml_collections: many types, for any malformed flag
+        raise UserError(_describe(error)) from error
     if len(rest) > 1 and not positional:
         raise UserError(f'{rest[1]!r} is no flag; flags look like --config=configs/cnn.py')
     if 'config' in flags.FLAGS:
@@ -91,10 +104,28 @@ def _parse_flags(argv, positional):
         defaults.check(config)  # before anything heavy is imported
         if config.model.get('dtype') == 'bfloat16':
             startup.prepare_bfloat16()
+        backend.import_jax()
     return rest
 
 
-def _underscored(name):
+def _arguments(argv):
+    """Returns the command line with what flag files hold, and underscores in names of flags."""
+    program, *arguments = argv
+    # Absl's flags have underscores; accept dashes in their names too.
+    arguments = [re.sub('^--?[a-z][a-z-]*', _underscored, arg) for arg in arguments]
+    warnings = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(warnings):
+            arguments = flags.FLAGS.read_flags_from_files(arguments)
+    except (flags.Error, OSError, ValueError) as error:
+        raise UserError(f'--flagfile: {_describe(error)}') from error
+    if warnings.getvalue():  # a file that names itself
+        raise UserError(f'--flagfile: {" ".join(warnings.getvalue().split())}')
+    return [program, *arguments]
+
+
+def _underscored(match):
+    name = match[0]
     dashes = name[: len(name) - len(name.lstrip('-'))]
     return dashes + name.lstrip('-').replace('-', '_')
 
@@ -124,11 +155,9 @@ class _ConfigParser(flags.ArgumentParser):
 
     def parse(self, path: str) -> ConfigDict:
         config = _load_config(path)
-        overrides = [
-            match[1]
-            for match in (re.match(r'--?(?:no)?config\.([^=]+)', arg) for arg in sys.argv)
-            if match
-        ]
+        given = (re.match(r'--?(?:no)?config\.([^=]+)', arg) for arg in _ARGUMENTS)
+        overrides = [match[1] for match in given if match]
+        defaults.check_names(config)
         if any(name.startswith('model.') and name[6:] not in config.model for name in overrides):
             from neptune_jax import models  # imports Flax, which takes time
 
@@ -136,6 +165,11 @@ class _ConfigParser(flags.ArgumentParser):
                 config.model = models.complete_fields(config.model)
         for name in overrides:
             check_field(name, config)
+            if name in _groups(config) and name not in _FREE_GROUPS:
+                raise UserError(
+                    f'--config.{name}: {name} is a group; set its fields one by one, as in '
+                    '--config.optim.learning_rate=0.01'
+                )
         return config.lock()
 
 
@@ -158,36 +192,49 @@ def _groups(config, prefix=''):
 
 def _load_config(path):
     """Returns what a config file's get_config() returns; 'FILE:TEXT' passes the text to it."""
-    file, *text = path.split(':', 1)
+    file, *text = files.expand_user(path, '--config').split(':', 1)
     if not os.path.isfile(file):
-        raise UserError(f'--config={path}: there is no such file')
+        found = 'is no file' if os.path.exists(file) else 'there is no such file'
+        raise UserError(f'--config={path}: {found}')
     try:
         get_config = runpy.run_path(file).get('get_config')
         if get_config is None:
             raise UserError(f'--config={path}: the file has no function get_config()')
         config = get_config(*text)
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except SyntaxError as error:
-        raise UserError(f'{error.filename}, line {error.lineno}: {error.msg}') from error
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        line = next((f.lineno for f in reversed(frames) if f.filename == file), 0)
-        raise UserError(f'{file}, line {line}: {_describe(error)}') from error
+    except BaseException as error:  # whatever the file does
+        raise UserError(f'{_place(error, file)}: {_describe(error)}') from error
     if not isinstance(config, ConfigDict):
         raise UserError(
             f'--config={path}: get_config() returns {type(config).__name__}, not a ConfigDict'
         )
-    return config
+    return ConfigDict(config) if isinstance(config, FrozenConfigDict) else config
+
+
+def _place(error, file):
+    """Returns the file and the line of a config file's mistake."""
+    if isinstance(error, SyntaxError):
+        file, line = error.filename or file, error.lineno
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((frame.lineno for frame in reversed(frames) if frame.filename == file), None)
+    return f'{file}, line {line}' if line else file
 
 
 def _describe(error):
-    """Returns an exception of a config file as one line."""
-    text = str(error.args[0]) if error.args else ''
+    """Returns an exception of a config file or of the flags as one line."""
+    try:
+        text = str(error.args[0] if error.args and isinstance(error, KeyError) else error)
+    except Exception:  # an exception of the file's own
+        text = ''
     hint = re.search(r'Did you mean "(.*)" instead of "(.*)"', text)
     if hint:
         return f'there is no field {hint[2]!r}; did you mean {hint[1]!r}?'
-    known = (AttributeError, KeyError, TypeError, ValueError, ImportError, NameError)
-    if text and isinstance(error, known):
-        return ' '.join(text.split())
-    return ' '.join(f'{type(error).__name__}: {error}'.split())
+    if isinstance(error, SyntaxError):
+        text = error.msg
+    known = (AttributeError, KeyError, TypeError, ValueError, ImportError, NameError, SyntaxError)
+    if not (text and isinstance(error, (*known, flags.Error))):
+        text = f'{type(error).__name__}: {text}'
+    text = ' '.join(text.split())
+    return text if len(text) <= 500 else f'{text[:300]} ... {text[-100:]}'
