@@ -29,6 +29,11 @@ def import_jax() -> None:
             'JAX_DISABLE_JIT is set, but a training compiles its steps; unset it, and use '
             '--config.train.debug_nans to look into a step'
         )
+    if jax.config.jax_numpy_dtype_promotion != 'standard':
+        raise UserError(
+            'JAX_NUMPY_DTYPE_PROMOTION is set, but the optimizers of Optax need the standard '
+            'promotion; unset it'
+        )
     if 'XLA_FLAGS' in os.environ:
         _check_xla_flags()
 
