@@ -61,9 +61,7 @@ def test_the_first_command_of_the_readme_needs_no_network(run, tmp_path):
     assert summary['test']['accuracy'] > 0.5  # two epochs of 2,250 images; chance is 0.1
 
 
-def test_a_terminal_gets_a_progress_bar_and_several_devices_are_used_through_pmap(
-    command, tmp_path
-):
+def test_a_terminal_gets_a_progress_bar(command, tmp_path):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         **command(

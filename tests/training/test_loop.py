@@ -263,26 +263,6 @@ def test_results_do_not_depend_on_devices_or_batch_of_the_evaluation(config, tmp
     assert results[0] == pytest.approx(results[1], rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    'fields',
-    [
-        {'optim.name': 'adamw', 'optim.weight_decay': 0.1, 'optim.schedule': 'constant'},
-        {'optim.name': 'sgd', 'optim.learning_rate': 0.05, 'optim.schedule': 'step'},
-        {'loss.name': 'bce', 'optim.schedule': 'linear', 'optim.warmup': '2 steps'},
-        {'loss.label_smoothing': 0.1, 'optim.clip_norm': 1.0, 'data.standardize': 'min_max'},
-        {'loss.class_weights': 'balanced', 'data.sampler': 'balanced', 'data.folds': 4},
-        {'augment.flip': 'random', 'augment.mixup': 0.2, 'data.mode': 'stream', 'data.subset': 150},
-    ],
-    ids=lambda fields: ','.join(map(str, fields.values())),
-)
-def test_every_option_trains(config, tmp_path, fields):
-    config.train.steps = 30
-    config.update_from_flattened_dict(fields)
-    loop.train_and_evaluate(config, tmp_path)
-    losses = [row['train/loss'] for row in reader.read_rows(tmp_path) if 'train/loss' in row]
-    assert losses[-1] < 0.9 * losses[0]
-
-
 def idx_bytes(array):
     header = bytes([0, 0, 8, array.ndim])
     return header + b''.join(n.to_bytes(4, 'big') for n in array.shape) + array.tobytes()
