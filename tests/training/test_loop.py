@@ -124,6 +124,14 @@ def test_results_equal_what_scikit_learn_finds_in_the_best_checkpoint(config, tm
     }
     assert {key: summary['test'][key] for key in expected} == pytest.approx(expected, rel=1e-5)
 
+    with np.load(tmp_path / 'artifacts/predictions.npz') as stored:
+        np.testing.assert_array_equal(stored['index'], np.arange(2500, 3000))  # after training's
+        np.testing.assert_array_equal(stored['label'], labels)
+        np.testing.assert_array_equal(stored['prediction'], predictions)
+        np.testing.assert_allclose(stored['confidence'], probabilities.max(axis=-1), rtol=1e-4)
+        losses_of_examples = -np.log(probabilities[np.arange(500), labels])
+        np.testing.assert_allclose(stored['loss'], losses_of_examples, rtol=1e-3, atol=1e-5)
+
     with (tmp_path / 'artifacts/confusion_matrix.csv').open() as file:
         header, *table = csv.reader(file)
     assert header[1:] == list(data.class_names)
