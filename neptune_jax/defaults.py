@@ -73,10 +73,10 @@ FIELDS = {
     ),
     'data.classes': Field(10, 'synthetic: number of classes.', '[2, 2**31)'),
     'data.val_fraction': Field(
-        0.1, 'Share of each class held out to validate, if the data have no such split.', '[0, 1)'
+        0.1, 'Share of the images held out to validate, if the data have no such split.', '[0, 1)'
     ),
     'data.test_fraction': Field(
-        0.1, 'Share of each class held out to test, if the data have no such split.', '[0, 1)'
+        0.1, 'Share of the images held out to test, if the data have no such split.', '[0, 1)'
     ),
     'data.split_seed': Field(0, 'Seed of these splits, of folds and of subsets.', '[0, 2**31)'),
     'data.folds': Field(
