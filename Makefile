@@ -33,6 +33,7 @@ smoke: $(VENV)/.train
 	    rm -rf "$$folder"; exit $$status
 
 stress: $(VENV)/.dev multihost
+	$(VENV)/bin/python -m tests.stress.fuzz --cases=20000
 	$(VENV)/bin/python -m tests.stress.tracking --kills=10
 	$(VENV)/bin/python -m tests.stress.kills --kills=200
 

@@ -67,7 +67,8 @@ def reported() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
+        # A name in the message may hold a line feed.
+        print(f'error: {" ".join(str(error).splitlines())}', file=sys.stderr)
         sys.exit(2)
     except Preempted as error:
         print(f'ended by {error}; the same command continues from here', file=sys.stderr)

@@ -1,7 +1,10 @@
 """What ends a command early: a mistake that the user can correct, or a signal."""
 
+import contextlib
 import importlib
-from collections.abc import Iterable, Mapping
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 # Exit status of a run that a signal ended: EX_TEMPFAIL of sysexits.h. A scheduler may start the
@@ -54,8 +57,38 @@ def choose_or_import(table: Mapping[str, Any], name: str, field: str) -> Any:
         return table[name]
     module_name, _, attribute = name.partition(':')
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, ValueError) as error:
-        raise UserError(f'{field}={name!r}: cannot import {module_name!r}: {error}') from error
-    except AttributeError as error:
-        raise UserError(f'{field}={name!r}: {module_name} has no {attribute!r}') from error
+        module = importlib.import_module(module_name)
+    except Exception as error:  # importing runs the module, which may raise anything
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise UserError(f'{field}={name!r}: cannot import {module_name!r}: {reason}') from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        raise UserError(f'{field}={name!r}: {module_name} has no {attribute!r}')
+    if not callable(found):
+        raise UserError(f'{field}={name!r} is of type {type(found).__name__}; it cannot be called')
+    return found
+
+
+@contextlib.contextmanager
+def using(field: str, name: str) -> Iterator[None]:
+    """Turns an exception of an object that a config names into a UserError with its file and line.
+
+    Args:
+        field: the config field that holds the name.
+        name: 'package.module:name'. What has no colon is the package's own, whose exceptions pass.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if ':' not in name:
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        module = sys.modules.get(name.partition(':')[0])
+        own = [frame for frame in frames if frame.filename == getattr(module, '__file__', None)]
+        where = (own or frames)[-1]
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:500]
+        raise UserError(
+            f'{field}={name!r} does not work: {reason} ({where.filename}, line {where.lineno})'
+        ) from error

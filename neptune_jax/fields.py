@@ -43,6 +43,11 @@ class Field(NamedTuple):
         return self.kind or type(self.default)
 
     @property
+    def largest(self) -> float:
+        """The end of its interval."""
+        return _number(self.interval[1:-1].split(', ')[1])
+
+    @property
     def range(self) -> str:
         """The values it may hold, for a reader; '' for any value of its type."""
         parts = [', '.join(map(repr, self.choices)), '' if self.units else self.interval]

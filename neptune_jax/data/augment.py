@@ -12,6 +12,7 @@ from jax import Array
 from jax.scipy.ndimage import map_coordinates
 from ml_collections import ConfigDict
 
+from neptune_jax.defaults import FIELDS
 from neptune_jax.errors import UserError, choose, choose_or_import
 
 Batch = dict[str, Array]
@@ -274,23 +275,12 @@ MIXES = {'mixup': mixup, 'cutmix': cutmix}
 
 
 def _check(config, image_shape):
-    side = min(image_shape[:2])
-    limits = {
-        'crop_padding': side,
-        'translate': side,
-        'rotate': 180,
-        'brightness': 1,
-        'contrast': 1,
-        'saturation': 1,
-        'cutout': side,
-        'erase': 1,
-        'mixup': 100,  # with a higher alpha all mixtures are half and half
-        'cutmix': 100,
-    }
+    limits = {name: FIELDS[f'augment.{name}'].largest for name in (*OPERATIONS, *MIXES)}
+    limits |= dict.fromkeys(('crop_padding', 'translate', 'cutout'), min(image_shape[:2]))
     for name, largest in limits.items():
         if not 0 <= config[name] <= largest:  # refuses NaN too
             raise UserError(
-                f'augment.{name}={config[name]} is out of range; give a number from 0 to {largest}'
+                f'augment.{name}={config[name]} is out of range; give a number from 0 to {largest:g}'
             )
     if config.mixup and config.cutmix:
         raise UserError('augment.mixup and augment.cutmix cannot both be on; set one to 0')

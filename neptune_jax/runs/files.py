@@ -73,6 +73,12 @@ def expand_user(path: str, name: str) -> str:
         raise UserError(
             f'{name}={path}: there is no user {user!r}; write ./{path} for a folder of that name'
         )
+    try:
+        os.stat(expanded)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, a loop of links
+        raise UserError(f'{name}={path} cannot be used: {error.args[-1]}') from error
     return expanded
 
 

@@ -1,5 +1,8 @@
 """Images drawn from a seed, easy to tell apart: for benchmarks and tests of any size."""
 
+import math
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,8 @@ def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
         data_dir: the folder of prepared data.
 
     Raises:
-        UserError: a shape that no image has, or too few examples for the classes.
+        UserError: a shape that no image has, too few examples for the classes, or more images than
+            the disk has room for.
     """
     check_image_shape(config.image_size, config.channels)
     examples, classes, seed = config.examples, config.classes, config.split_seed
@@ -29,6 +33,7 @@ def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
             'classes, and six examples for each'
         )
     shape = (*(tuple(config.image_size) or (32, 32)), config.channels or 3)
+    _check_room(config, data_dir, math.prod(shape))
     name = f'{examples}x{"x".join(map(str, shape))}_{classes}_{seed}'
 
     def create_builder():
@@ -37,6 +42,21 @@ def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
         )
 
     return Preparation(data_dir / Synthetic.name / name / VERSION, create_builder)
+
+
+def _check_room(config, data_dir, image_bytes):
+    """Raises UserError unless the disk has room for the images, memory for a pattern a class."""
+    folder = next(each for each in (data_dir, *data_dir.absolute().parents) if each.is_dir())
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    for field, needed, there in (
+        ('examples', config.examples * image_bytes, shutil.disk_usage(folder).free),
+        ('classes', config.classes * image_bytes * 8, memory),
+    ):
+        if needed > there:
+            raise UserError(
+                f'data.{field}={config[field]} with images of {image_bytes:,} bytes needs '
+                f'{needed / 2**30:,.1f} GiB, but there are {there / 2**30:,.1f} GiB'
+            )
 
 
 class Synthetic(ImageBuilder):
