@@ -13,8 +13,8 @@ from neptune_jax.errors import UserError
 from neptune_jax.fields import IMPORT, Field
 from neptune_jax.fields import check as check_field
 
-# Numbers of steps, examples and pixels are below 2**31: devices count in int32. Factors and rates
-# end where float32 would overflow after a few products.
+# Devices count in int32 and compute in float32: numbers of steps, examples and pixels are below
+# 2**31, rates and factors below 3.4e38.
 _LENGTH = 'steps epochs examples %'
 
 FIELDS = {
@@ -66,7 +66,7 @@ FIELDS = {
     'data.white': Field(
         0.0,
         'The number that means white in arrays and 16-bit files; 0: by type and range.',
-        '[0, 1e30]',
+        '[0, 1e38]',
     ),
     'data.examples': Field(
         6000, 'synthetic: number of images; a sixth of them to test.', '[1, 2**31)'
@@ -110,7 +110,7 @@ FIELDS = {
         'drop', 'Images with equal pixels, also across splits.', choices=('drop', 'keep')
     ),
     'data.clean.near_duplicates': Field(
-        'count', 'Images with equal perceptual hashes.', choices=('count', 'drop', 'ignore')
+        'count', 'Images that are nearly the same picture.', choices=('count', 'drop', 'ignore')
     ),
     'data.clean.unreadable': Field(
         'drop', 'Images that cannot be decoded.', choices=('drop', 'error')
@@ -168,11 +168,13 @@ FIELDS = {
     ),
     # ------------------------------------------------------------------------------------- optim
     'optim.name': Field('adam', 'The optimizer.', choices=('sgd', 'adam', 'adamw'), or_form=IMPORT),
-    'optim.learning_rate': Field(2e-3, 'The highest rate, reached after the warm-up.', '[0, 1e6]'),
+    'optim.learning_rate': Field(2e-3, 'The highest rate, reached after the warm-up.', '[0, 1e38]'),
     'optim.momentum': Field(0.9, 'sgd: momentum; 0: none.', '[0, 1]'),
     'optim.nesterov': Field(False, "sgd: Nesterov's momentum."),
     'optim.weight_decay': Field(
-        0.0, 'Of kernels only: L2 regularisation for sgd and adam, decoupled for adamw.', '[0, 1e6]'
+        0.0,
+        'Of kernels only: L2 regularisation for sgd and adam, decoupled for adamw.',
+        '[0, 1e38]',
     ),
     'optim.clip_norm': Field(0.0, 'Largest global norm of the gradient; 0: no limit.', '[0, inf]'),
     'optim.ema_decay': Field(
@@ -194,7 +196,7 @@ FIELDS = {
         units=_LENGTH,
         elements=str,
     ),
-    'optim.decay_factor': Field(0.1, "schedule 'step': factor of each decay.", '(0, 1e6]'),
+    'optim.decay_factor': Field(0.1, "schedule 'step': factor of each decay.", '(0, 1e38]'),
     'optim.options': Field({}, 'Free fields for an optimizer or a schedule of your own.'),
     # ------------------------------------------------------------------------------------- train
     'train.epochs': Field(10.0, 'Passes over the training split.', '(0, 2**31)'),
@@ -250,6 +252,9 @@ FIELDS = {
         True, 'Batch statistics over all devices; False: per-device batch statistics.'
     ),
     'parallel.distributed': Field(False, 'Join other processes even if no launcher is detected.'),
+    'parallel.wait_seconds': Field(
+        300.0, 'How long a process waits for the others to join it.', '(0, 86400]'
+    ),
     # --------------------------------------------------------------------------------------- log
     'log.every': Field(
         '50 steps', 'How often a row of training metrics is written.', '(0, 1e12]', units=_LENGTH

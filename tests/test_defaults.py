@@ -37,11 +37,11 @@ def test_the_config_has_every_field_with_its_type():
         ('train.steps', 0, 'train.steps=0 must be at least 1'),
         ('train.epochs', 0.0, 'train.epochs=0.0 must be above 0 and below 2**31'),
         ('train.epochs', float('inf'), 'train.epochs=inf must be above 0 and below 2**31'),
-        ('optim.learning_rate', float('nan'), 'optim.learning_rate=nan must be from 0 to 1e6'),
+        ('optim.learning_rate', float('nan'), 'optim.learning_rate=nan must be from 0 to 1e38'),
         ('optim.momentum', -0.5, 'optim.momentum=-0.5 must be from 0 to 1'),
-        ('optim.weight_decay', -0.5, 'optim.weight_decay=-0.5 must be from 0 to 1e6'),
+        ('optim.weight_decay', -0.5, 'optim.weight_decay=-0.5 must be from 0 to 1e38'),
         ('optim.clip_norm', -0.5, 'optim.clip_norm=-0.5 must be at least 0'),
-        ('optim.decay_factor', -1.0, 'optim.decay_factor=-1.0 must be above 0 and at most 1e6'),
+        ('optim.decay_factor', -1.0, 'optim.decay_factor=-1.0 must be above 0 and at most 1e38'),
         ('augment.rotate', 181.0, 'augment.rotate=181.0 must be from 0 to 180'),
         ('loss.label_smoothing', 1.0, 'loss.label_smoothing=1.0 must be at least 0 and below 1'),
         ('data.resize', 'fit', "data.resize='fit' is unknown; choose one of: stretch, crop, pad"),
@@ -79,7 +79,7 @@ def test_no_number_may_be_what_no_training_can_use(name):
     field = defaults.FIELDS[name]
     odd = [math.nan, -math.inf, -1, 'x', True, (1,), 1j]
     if name != 'optim.clip_norm':  # no limit
-        odd += [math.inf, 1e308, 2**100]
+        odd += [math.inf, 1e308, 2**200]
     odd += [] if field.default is None else [None]
     if field.type is int:
         odd += [1.5, 1.0, 2**63]

@@ -280,7 +280,8 @@ def _check(config, image_shape):
     for name, largest in limits.items():
         if not 0 <= config[name] <= largest:  # refuses NaN too
             raise UserError(
-                f'augment.{name}={config[name]} is out of range; give a number from 0 to {largest:g}'
+                f'augment.{name}={config[name]} is out of range; give a number from 0 to '
+                f'{largest:g}'
             )
     if config.mixup and config.cutmix:
         raise UserError('augment.mixup and augment.cutmix cannot both be on; set one to 0')

@@ -9,6 +9,14 @@ from neptune_jax.errors import UserError
 # The variables that decide what JAX starts, by the beginning of their names.
 _DECISIVE = ('JAX_PLATFORM', 'JAX_NUM_CPU_DEVICES', 'CUDA_VISIBLE_DEVICES', 'XLA_FLAGS')
 
+# Settings of JAX with which a step cannot be compiled; Optax needs the standard promotion.
+_NEEDED = {
+    'jax_disable_jit': False,
+    'jax_no_tracing': False,
+    'jax_no_execution': False,
+    'jax_numpy_dtype_promotion': 'standard',
+}
+
 
 def import_jax() -> None:
     """Imports JAX. It does not start a device yet.
@@ -24,16 +32,12 @@ def import_jax() -> None:
             f'JAX cannot be imported: {_one_line(error)}; its settings are the variables JAX_* of '
             'the environment'
         ) from error
-    if jax.config.jax_disable_jit:
-        raise UserError(
-            'JAX_DISABLE_JIT is set, but a training compiles its steps; unset it, and use '
-            '--config.train.debug_nans to look into a step'
-        )
-    if jax.config.jax_numpy_dtype_promotion != 'standard':
-        raise UserError(
-            'JAX_NUMPY_DTYPE_PROMOTION is set, but the optimizers of Optax need the standard '
-            'promotion; unset it'
-        )
+    for name, needed in _NEEDED.items():
+        if getattr(jax.config, name, needed) != needed:
+            raise UserError(
+                f'{name.upper()} is set in the environment, with which no training step can be '
+                'compiled; unset it'
+            )
     if 'XLA_FLAGS' in os.environ:
         _check_xla_flags()
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from neptune_jax.errors import UserError, choose_or_import
 
-_LARGEST = 1e6  # learning rate, as in defaults.FIELDS
+_LARGEST = 1e38  # learning rate, as in defaults.FIELDS
 
 
 def _constant(config, decay_steps, in_steps):

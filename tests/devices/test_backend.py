@@ -34,12 +34,12 @@ with cli.reported():
         (
             'JAX_DISABLE_JIT',
             '1',
-            'JAX_DISABLE_JIT is set, but a training compiles its steps',
+            'JAX_DISABLE_JIT is set in the environment, with which no',
         ),
         (
             'JAX_NUMPY_DTYPE_PROMOTION',
             'strict',
-            'JAX_NUMPY_DTYPE_PROMOTION is set, but the opti',
+            'JAX_NUMPY_DTYPE_PROMOTION is set in',
         ),
         ('XLA_FLAGS', '--xla_none=1', "XLA_FLAGS='--xla_none=1' is not accepted: .*--xla_none"),
         ('XLA_FLAGS', 'none', "XLA_FLAGS='none' is not accepted: Could not open file"),

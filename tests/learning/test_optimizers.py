@@ -45,6 +45,12 @@ def test_boundaries_count_from_the_start_of_the_run():
     assert found[50] == pytest.approx(0.25)
 
 
+def test_a_boundary_beyond_the_run_changes_nothing():
+    expected = np.where(np.arange(TOTAL + 1) < 50, 0.5, 0.05)  # 2**40 steps are beyond int32
+    found = rates(schedule='step', decay_at=('50%', f'{2**40} steps'))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
@@ -52,6 +58,14 @@ def test_boundaries_count_from_the_start_of_the_run():
         ({'warmup': '100 steps'}, 'optim.warmup=.* is 100 steps, the whole run only 100'),
         ({'schedule': 'step', 'decay_at': ('60%', '50%')}, 'optim.decay_at=.* must increase'),
         ({'schedule': 'step', 'warmup': '50%', 'decay_at': ('50%',)}, 'optim.decay_at'),
+        (
+            {'schedule': 'step', 'decay_factor': 1e20},
+            r'optim.decay_factor=1e\+20 makes the learning',
+        ),
+        (
+            {'schedule': 'step', 'decay_factor': 1e38},
+            r'optim.decay_factor=1e\+38 makes the learning',
+        ),
     ],
 )
 def test_schedules_that_make_no_sense_are_refused(fields, message):
