@@ -6,10 +6,11 @@ Prepared means: uint8 images of one size and their labels, in tfds's array_recor
 import contextlib
 import fcntl
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -31,10 +32,16 @@ class Preparation(NamedTuple):
     directory: Path  # of the prepared data set
     create_builder: Callable[[], 'ImageBuilder']  # may read all raw images; raises UserError
     name_of: Callable[[str, int], str] = numbered  # of (split, number of a raw image in it)
+    rules: dict[str, Any] = {}  # what is known without preparing, for the report
 
     def is_done(self) -> bool:
         """Whether the data set is prepared. (Its directory gets its name when it is complete.)"""
         return (self.directory / 'dataset_info.json').is_file()
+
+
+# tfds asks its bucket about each data set that is not prepared, and leaves an empty folder in the
+# system's temporary one. It has nothing about the data sets of this package.
+tfds.core.DatasetInfo.initialize_from_bucket = lambda self: None  # type: ignore[method-assign]
 
 
 class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -92,7 +99,30 @@ def prepare(preparation: Preparation, data_dir: Path) -> None:
         # The builder may refuse the images, before anything is written.
         with contextlib.closing(preparation.create_builder()) as builder, _locked(data_dir):
             if not preparation.is_done():  # another process may have done it while this one waited
-                builder.download_and_prepare()
+                _prepare(builder, preparation.directory, data_dir)
+
+
+def _prepare(builder, directory, data_dir):
+    """Prepares a data set, or leaves nothing of it behind.
+
+    Raises:
+        OSError: a file cannot be written, because the disk is full or for another reason.
+    """
+    try:
+        builder.download_and_prepare()
+    except RuntimeError as error:
+        # array_record's writer says so: write() failed: No space left on device; writing ...
+        failed = re.search(r'\w+\(\) failed: ([^;]+)', str(error))
+        if not failed:
+            raise
+        raise OSError(f'{failed[1]}, while it was written') from error
+    finally:
+        downloads = data_dir / 'downloads'
+        own = [folder for folder in directory.parents if folder.is_relative_to(data_dir)]
+        for folder in (*own, downloads / 'extracted', downloads):
+            if folder != data_dir:
+                with contextlib.suppress(OSError):  # it is not empty, or not there
+                    folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -103,7 +133,7 @@ def writable(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f'data.dir={str(folder)!r} cannot be used ({error}); set --config.data.dir to a '
-            'folder that can be written'
+            'folder that can be written and has room'
         ) from error
 
 
