@@ -122,7 +122,10 @@ def _arguments(argv):
         raise UserError(f'--flagfile: {_describe(error)}') from error
     if warnings.getvalue():  # a file that names itself
         raise UserError(f'--flagfile: {" ".join(warnings.getvalue().split())}')
-    return [program, *arguments]
+    given = [number for number, arg in enumerate(arguments) if re.match('--?config=', arg)]
+    if given:  # the last one counts; ml_collections would define the flags of fields for each
+        arguments[given[0]] = arguments[given[-1]]
+    return [program, *(arg for number, arg in enumerate(arguments) if number not in given[1:])]
 
 
 def _underscored(match):

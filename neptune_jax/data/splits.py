@@ -159,7 +159,7 @@ def fold(
     # folds differ by at most one, in total and in each class.
     dealt = np.concatenate(_shuffled_classes(examples, labels, seed))
     held_out = np.sort(dealt[number::folds])
-    if not len(held_out):
+    if folds > len(examples):
         raise UserError(
             f'data.folds={folds} are more than the {len(examples)} training examples; set '
             '--config.data.folds to fewer'

@@ -178,6 +178,24 @@ def test_the_status_can_be_written_on_a_disk_without_a_free_byte(small_disk):
             (*CNN, '--config.optim.learning_rate=fast'),
             "flag --config.optim.learning_rate=fast: could not convert string to float: 'fast'",
         ),
+        (('--config=configs',), '--config=configs: is no file'),
+        (
+            (*CNN, '--flagfile=nope'),
+            '--flagfile: ERROR:: Unable to open flagfile: [Errno 2] No such',
+        ),
+        (
+            (*CNN, '--config.optim={"x": 1}'),
+            '--config.optim: optim is a group; set its fields one by',
+        ),
+        ((*CNN, '--config.zzzz=1'), '--config.zzzz: there is no such field; did you mean '),
+        (
+            (*CNN, '--config.seed[0]=1'),
+            '--config.seed[0]: there is no such field; did you mean seed?',
+        ),
+        (
+            (*CNN, '--config.train.steps=2147483648'),
+            'train.steps=2147483648 must be at least 1 and be',
+        ),
         ((*CNN, '--wokdir=x'), "Unknown command line flag 'wokdir'. Did you mean: workdir ?"),
         ((*CNN, 'extra'), "'extra' is no flag; flags look like --config=configs/cnn.py"),
         (
@@ -228,6 +246,15 @@ def test_what_is_wrong_is_said_in_one_line(run, tmp_path, flags, message):
             'import ml_collections as ml\n\n\ndef get_config():\n    return ml.ConfigDict()\n',
             'the config has no field seed; start it from neptune_jax.defaults.get_config()',
         ),
+        ('raise BaseException("a\\nb")\n', '{file}, line 1: BaseException: a b'),
+        ('def get_config():\n    return get_config()\n', '{file}, line 2: RecursionError: maximum'),
+        ('def get_config(a, b):\n    pass\n', '{file}: get_config() missing 2 required positional'),
+        (
+            'from configs import cnn\n\n\ndef get_config():\n    config = cnn.get_config()\n'
+            '    with config.unlocked(), config.ignore_type():\n        config.optim = 3\n'
+            '    return config\n',
+            'the group optim of the config must be a ConfigDict, not int',
+        ),
     ],
 )
 def test_a_mistake_in_a_config_file_is_said_with_its_line(run, tmp_path, body, message):
@@ -238,6 +265,26 @@ def test_a_mistake_in_a_config_file_is_said_with_its_line(run, tmp_path, body, m
     assert result.stderr.startswith('error: ' + message.format(file=file))
     assert result.stderr.count('\n') == 1
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('content', [b'\0', bytes(range(256)), 'x = "é"'.encode('latin-1')])
+def test_a_config_that_is_no_text_is_refused(run, tmp_path, content):
+    file = tmp_path / 'mine.py'
+    file.write_bytes(content)
+    result = run(f'--config={file}', f'--workdir={tmp_path}/run')
+    assert result.returncode == 2
+    assert result.stderr.startswith(f'error: {file}')
+    assert result.stderr.count('\n') == 1
+
+
+def test_of_several_configs_the_last_one_counts_and_a_flag_file_may_name_it(run, tmp_path):
+    flags = tmp_path / 'flags'
+    flags.write_text(
+        '--config=configs/net.py\n# a comment\n--config.data.name=fashion_mnist_mini\n'
+    )
+    result = run('--config=configs/cnn.py', f'--flagfile={flags}', '--config.train.steps=0')
+    assert result.stderr.startswith('error: train.steps=0 must be at least 1')
+    assert_ok(run('--config=none.py', f'--flagfile={flags}', '--only_check_args'))
 
 
 def test_another_config_in_the_same_directory_is_refused(run, tmp_path):

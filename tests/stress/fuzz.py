@@ -227,9 +227,9 @@ class Worker:
     def close(self) -> None:
         """Ends the process."""
         if self._process:
-            self._connection.close()
             self._process.kill()
             self._process.join()
+            self._connection.close()
             self._process.close()
             self._process = None
 
@@ -256,6 +256,8 @@ def fuzz(cases: int, seed: int, jobs: int = 1, commands: float = 0.005) -> tuple
             outcome = worker.run(case)
             wrong = fault(outcome)
             total.update([f'faults_{wrong}' if wrong else _good(outcome)])
+            if number % 1000 == 999:
+                print(f'{number + 1} cases: {json.dumps(total)}', flush=True)
             if wrong:
                 text = f'{number}: {wrong}\n{case}\n{outcome.stderr[-3000:]}\n{outcome.left}'
                 faults.append(text)

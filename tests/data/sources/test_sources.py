@@ -1,6 +1,9 @@
 """What a source gives back is what was put in, in any order and in any process."""
 
+import contextlib
 import pickle
+import re
+import resource
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -102,6 +105,42 @@ def test_a_cache_that_cannot_be_written(source, name):
     assert not [path for path in source.directory.iterdir() if path.name.startswith('.')]
 
 
+@contextlib.contextmanager
+def files_up_to(size):
+    """Lets no file of this process grow above a size: as on a full disk, a write fails."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_while_data_are_prepared_leaves_nothing_behind(read, tmp_path):
+    for _ in range(2):
+        with files_up_to(100_000), pytest.raises(UserError) as error:
+            read(name='synthetic', examples=120)
+        assert re.fullmatch(
+            r'data.dir=.*/data. cannot be used \(File too large, while it was written\); set '
+            r'--config.data.dir to a folder that can be written and has room',
+            str(error.value),
+        )
+        assert list((tmp_path / 'data').iterdir()) == []
+    assert len(read(name='synthetic', examples=120)) == 120
+
+
+def test_a_full_disk_while_images_are_unpacked_leaves_nothing_behind(read):
+    source = read(name='synthetic', examples=120)
+    for size, unpack in ((1000, source.index), (120 * 32 * 32 * 3, source.images)):
+        before = sorted(source.directory.iterdir())
+        with files_up_to(size), pytest.raises(UserError, match=r'File too large.*has room'):
+            unpack()
+        assert sorted(source.directory.iterdir()) == before
+        source.index()
+    assert source.images().shape == (120, 32, 32, 3)
+    assert source.images().flags.c_contiguous
+
+
 SYNTHETIC = {'name': 'synthetic', 'examples': 120, 'classes': 5, 'image_size': (9, 7)}
 
 
@@ -133,6 +172,7 @@ def test_synthetic_images_are_separable(read, channels):
         ({'examples': 29}, 'data.classes=5 of data.examples=29: .* six examples for each'),
         ({'channels': 4}, 'data.channels=4 must be'),
         ({'image_size': (0, 0)}, 'data.image_size'),
+        ({'examples': 2**31 - 1, 'image_size': (999, 999)}, r'data.examples=\d+ .* GiB, but there'),
     ],
 )
 def test_synthetic_images_that_cannot_be(read, tmp_path, fields, message):
