@@ -1,6 +1,8 @@
 """From a config to an Experiment: data, model, optimizer, schedule, and how often things happen."""
 
 import dataclasses
+import math
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,9 +17,10 @@ from ml_collections import ConfigDict
 from neptune_jax import defaults, models, terminal
 from neptune_jax.data import augment, batches, dataset
 from neptune_jax.devices import drivers
-from neptune_jax.errors import UserError, choose_or_import
+from neptune_jax.errors import UserError, choose_or_import, using
 from neptune_jax.learning import lengths, losses, optimizers, schedules, state, steps
 from neptune_jax.runs import checkpoints, reader
+from neptune_jax.runs.files import expand_user
 from neptune_jax.runs.weights import read_weights
 
 
@@ -93,6 +96,7 @@ def create(config: ConfigDict) -> Experiment:
         ahead_of_time=not config.train.debug_nans,
     )
     _check_batches(config, parallel)
+    models.create_model(config.model, num_classes=2)  # a mistake is found before data are prepared
     data = dataset.load(config.data)
     if config.train.steps_per_call > 1 and data.mode != 'device':
         raise UserError(
@@ -118,11 +122,18 @@ def create(config: ConfigDict) -> Experiment:
     def every(group):
         return max(1, in_steps(config[group].every, f'{group}.every'))
 
-    schedule = schedules.create_schedule(config.optim, total_steps, in_steps)
-    optimizer = optimizers.create_optimizer(config.optim, schedule, in_steps)
+    with using('optim.schedule', config.optim.schedule):
+        schedule = schedules.create_schedule(config.optim, total_steps, in_steps)
+        if ':' in config.optim.schedule:
+            jax.eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))
+    with using('optim.name', config.optim.name):
+        optimizer = optimizers.create_optimizer(config.optim, schedule, in_steps)
     ema = config.optim.ema_decay > 0
     initial = partial(state.initial, model, optimizer, data.image_shape, ema=ema)
-    abstract_state = jax.eval_shape(initial, jax.random.key(config.seed))
+    with using('model.name', config.model.name):
+        abstract_state = jax.eval_shape(initial, jax.random.key(config.seed))
+    _check_memory(config, parallel, data.image_shape, abstract_state)
+    loss = _create_loss(config, num_classes)
     seconds = lengths.in_seconds(config.checkpoint.every)
     return Experiment(
         config=config,
@@ -132,7 +143,7 @@ def create(config: ConfigDict) -> Experiment:
         augment=_create_augment(config, parallel, data.image_shape),
         class_weights=_class_weights(config.loss.class_weights, labels, num_classes),
         model=model,
-        loss=choose_or_import(losses.LOSSES, config.loss.name, 'loss.name'),
+        loss=loss,
         optimizer=optimizer,
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
@@ -155,6 +166,26 @@ def _check_batches(config, parallel):
             f'train.accumulate={parts} does not divide the {share} examples of a batch that each '
             'device has'
         )
+
+
+def _check_memory(config, parallel, image_shape, abstract_state):
+    """Raises UserError for what no device could hold, before memory is asked for."""
+    device = parallel.mesh.devices.flat[0]
+    stats = device.memory_stats() or {}  # a CPU has none
+    memory = stats.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    image = 4 * math.prod(image_shape) / parallel.num_devices
+    leaves = jax.tree.leaves(abstract_state)
+    needed = {
+        f'train.batch_size={config.train.batch_size}': config.train.batch_size * image,
+        f'eval.batch_size={config.eval.batch_size}': config.eval.batch_size * image,
+        'the network of config.model': sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
+    }
+    for what, nbytes in needed.items():
+        if nbytes > memory:
+            raise UserError(
+                f'{what} needs {nbytes / 2**30:,.1f} GiB on each device and more, but it has '
+                f'{memory / 2**30:,.1f} GiB; make it smaller'
+            )
 
 
 def _total_steps(config, steps_per_epoch, examples):
@@ -184,6 +215,23 @@ def _class_weights(name, labels, num_classes):
     return weights.astype(np.float32)
 
 
+def _create_loss(config, num_classes):
+    """Returns the loss; one of the user's own is tried on the shapes of a batch."""
+    loss = choose_or_import(losses.LOSSES, config.loss.name, 'loss.name')
+    if ':' not in config.loss.name:
+        return loss
+    size = config.train.batch_size
+    logits = jax.ShapeDtypeStruct((size, num_classes), jnp.float32)
+    labels = jax.ShapeDtypeStruct((size,), jnp.int32)
+    with using('loss.name', config.loss.name):
+        found = jax.eval_shape(
+            lambda *batch: loss(*batch, config.loss.label_smoothing), logits, labels
+        )
+    if getattr(found, 'shape', None) != (size,):
+        raise UserError(f'loss.name={config.loss.name!r} must return one loss an example')
+    return loss
+
+
 def _create_augment(config, parallel, image_shape):
     """Returns the augmentation, having tried it on the shapes of a batch as a step sees it."""
     function = augment.create_augment(config.augment, image_shape)
@@ -192,7 +240,9 @@ def _create_augment(config, parallel, image_shape):
     numbers = jax.ShapeDtypeStruct((size,), jnp.int32)
     image = jax.ShapeDtypeStruct((size, *image_shape), jnp.float32)
     batch = {'image': image, 'label': numbers, 'index': numbers}
-    jax.eval_shape(function, batch, jax.eval_shape(lambda: jax.random.key(0)), number, number)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    with using('augment.extra', ', '.join(config.augment.extra)):
+        jax.eval_shape(function, batch, key, number, number)
     return function
 
 
@@ -219,6 +269,7 @@ def read_initial_weights(experiment: Experiment) -> InitialWeights | None:
     workdir = experiment.config.checkpoint.restore_from
     if not workdir:
         return None
+    workdir = expand_user(workdir, 'checkpoint.restore_from')
     try:
         weights = read_weights(workdir)
     except UserError as error:
