@@ -25,10 +25,11 @@ def endings() -> frozenset[str]:
     """Returns the endings of the image files that the installed Pillow decodes, in lower case."""
     _register_heif()
     Image.init()
+    # An MPO file, of several JPEG pictures, is opened as JPEG.
     return frozenset(
         ending.lower()
         for ending, kind in Image.registered_extensions().items()
-        if kind in Image.OPEN and kind not in _NO_PICTURES
+        if (kind in Image.OPEN or kind == 'MPO') and kind not in _NO_PICTURES
     )
 
 

@@ -11,6 +11,7 @@ from neptune_jax.data.sources.files import HEIF_ENDINGS, HEIF_NEEDS, endings
 
 EXAMPLES = 10  # of each rule in the report
 KINDS_SHOWN = 10  # the others are counted together
+LOOPS = 'links to folders above them or read already'
 
 # What programs leave in folders, in lower case. `._NAME` is litter too, of macOS.
 _LITTER = {
@@ -124,7 +125,7 @@ def _unused(entry, is_folder):
     if name.startswith('.'):
         return 'hidden'
     if is_folder:
-        return ''
+        return LOOPS if entry.is_symlink() and _leads_up(entry.path) else ''
     is_file = _leads_to(entry.is_file)
     ending = os.path.splitext(name)[1].lower()
     if not is_file and not entry.is_symlink():
@@ -147,6 +148,11 @@ def _leads_to(is_kind):
         raise
 
 
+def _leads_up(link):
+    """Whether a link leads to the folder that holds it, or to one above."""
+    return Path(link).parent.resolve().is_relative_to(Path(link).resolve())
+
+
 def images_below(folder: str | Path, remainder: Remainder) -> Iterator[str]:
     """Yields the paths of the image files in a folder, then those of its subfolders, by name.
 
@@ -167,7 +173,7 @@ def images_below(folder: str | Path, remainder: Remainder) -> Iterator[str]:
         yield from files
         for each in reversed(folders):
             if os.path.islink(each) and _identity(each) in known:
-                remainder.add(each, 'links to folders above them or read already')
+                remainder.add(each, LOOPS)
                 continue
             known.add(_identity(each))
             pending.append(each)

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from configs import cnn
-from neptune_jax.data import sources
+from neptune_jax.data import dataset, sources
+from neptune_jax.data.sources import catalogue
 from neptune_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -104,7 +106,9 @@ def test_the_splits_of_tfds(read, prepare):
 
 def test_images_of_several_sizes(read, prepare, refused):
     whites = [np.full((4 + i, 9 - i, 3), 20 * i, np.uint8) for i in range(5)]
-    prepare(tfds.features.Image(), {'train': [(png(white), 1) for white in whites]})
+    prepare(
+        tfds.features.Image(), {'train': [(png(white), i % 2) for i, white in enumerate(whites)]}
+    )
     refused(r'^train\[1\]: 5x8 pixels where 4x9 are expected; set --config.data.resize')
     source = read(resize='stretch')
     assert source.image_shape == (4, 9, 3)
@@ -137,17 +141,53 @@ def test_prepared_anew_it_is_read_anew(read, prepare):
     np.testing.assert_array_equal(read().images(), COLOUR[::-1])
 
 
-def test_its_records_are_not_read_again(read, prepare):
-    folder = prepare(TENSOR, {'train': PAIRS[:6], 'validation': PAIRS[6:]})
+def test_its_records_are_not_read_again(read, prepare, monkeypatch):
+    prepare(TENSOR, {'train': PAIRS[:6], 'validation': PAIRS[6:]})
     first = read()
-    for path in folder.glob('*array_record*'):
-        status = path.stat()
-        path.write_bytes(bytes(status.st_size))
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    monkeypatch.setattr(catalogue, '_record', None)  # who reads will fail
     again = read()
     assert again.full_name == first.full_name
     np.testing.assert_array_equal(again.images(), COLOUR)
     assert again.name(7) == 'validation[1]'
+
+
+def test_damaged_records_are_refused_also_if_their_size_and_time_are_as_before(
+    read, prepare, refused
+):
+    folder = prepare(TENSOR, {'train': PAIRS})
+    read()
+    (path,) = folder.glob('*array_record*')
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(
+        UserError, match=r'animals/1.0.0, record \d+ of train cannot be read'
+    ) as error:
+        read()
+    assert '\n' not in str(error.value)
+
+
+def test_the_version_that_is_read_is_recorded(prepare, tmp_path):
+    prepare(TENSOR, {'train': [(image, label) for image, label in PAIRS * 2]})
+    config = cnn.get_config().data
+    config.update(name='tfds:animals', dir=str(tmp_path / 'data'))
+    config.clean.duplicates = 'keep'
+    assert dataset.load(config).describe()['read_from'] == 'animals/1.0.0'
+
+
+def test_a_data_set_that_is_not_prepared_leaves_no_folder_and_asks_no_bucket(
+    read, refused, tmp_path, monkeypatch
+):
+    def asked(*args):
+        raise AssertionError('tfds asks its bucket')
+
+    monkeypatch.setattr('tensorflow_datasets.core.utils.gcs_utils.gcs_dataset_info_files', asked)
+    (tmp_path / 'temporary').mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+    read('synthetic', examples=60)
+    if importlib.util.find_spec('tensorflow') is None:
+        refused('tfds:mnist is not prepared', name='tfds:mnist')
+    assert list((tmp_path / 'temporary').iterdir()) == []
 
 
 def test_a_data_set_of_the_catalogue_prepared_elsewhere(read, tmp_path):

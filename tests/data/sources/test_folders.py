@@ -22,6 +22,7 @@ FORMATS = {  # the endings of formats that Pillow writes
     'TIFF': ('.tif', '.tiff', '.TIF'),
     'JPEG': ('.jfif', '.jpe', '.jpg', '.jpeg'),
     'PPM': ('.ppm', '.pgm'),
+    'MPO': ('.mpo',),
     'JPEG2000': ('.jp2', '.j2k'),
     'PNG': ('.png', '.apng'),
     'TGA': ('.tga',),
@@ -114,6 +115,10 @@ def test_subfolders_of_a_class_are_read_as_imagefolder_reads_them(read, paste, t
     (raw / 'cat/again').symlink_to('.')
     (raw / 'dog/everything').symlink_to('..')
     (raw / 'dog/self').symlink_to('self')
+    (raw / 'all').symlink_to('.')  # is no class
+    (raw / 'dog/way').symlink_to('../../way')
+    (tmp_path / 'way').mkdir()
+    (tmp_path / 'way/back').symlink_to('../raw')
     source = read()
     found = [source.name(i) for i in range(len(source))]
     # As torchvision.datasets.ImageFolder orders them: a folder's files, then its folders.
@@ -124,7 +129,7 @@ def test_subfolders_of_a_class_are_read_as_imagefolder_reads_them(read, paste, t
     assert source.index()['label'].tolist() == [0] * 5 + [1] * 3
     assert source.report['in_subfolders_of_classes']['count'] == 7
     assert source.report['not_used']['kinds'] == {
-        'links to folders above them or read already': 3,
+        'links to folders above them or read already': 5,
         'links that lead nowhere': 1,
     }
 

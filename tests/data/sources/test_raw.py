@@ -1,13 +1,18 @@
 """Raw images are read to prepare a data set, and never again."""
 
 import os
+import shutil
+import sys
+import types
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from configs import cnn
 from neptune_jax.data import dataset
+from neptune_jax.data.sources import files, raw
 from neptune_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -15,11 +20,24 @@ IMAGES = RNG.integers(0, 256, (12, 6, 5)).astype(np.uint8)
 LABELS = np.arange(12) % 3
 
 
-def destroy(path):
-    """Overwrites a file and keeps its size and time of change. Who reads it will fail."""
-    status = path.stat()
-    path.write_bytes(bytes(status.st_size))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+_watched: list[str] = []  # the files that Python opened since a test began to watch
+_is_watched = False
+
+
+def _watch(event, args):
+    if _is_watched and event == 'open':
+        _watched.append(os.fsdecode(args[0]) if isinstance(args[0], (str, bytes)) else '')
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Returns a function that gives the names of the files in a folder that have been opened."""
+    if not _watched:
+        sys.addaudithook(_watch)  # stays as long as the process lives
+        _watched.append('')
+    monkeypatch.setattr(sys.modules[__name__], '_is_watched', True)
+    start = len(_watched)
+    return lambda folder: {Path(name).name for name in _watched[start:] if str(folder) in name}
 
 
 def save_npz(folder):
@@ -41,34 +59,113 @@ def save_csv(folder):
 
 
 @pytest.mark.parametrize('save', [save_npz, save_npy, save_csv])
-def test_a_prepared_array_is_not_read_again(read, tmp_path, save):
+def test_a_prepared_array_is_not_read_again(read, tmp_path, save, request):
     raw = tmp_path / 'raw'
     raw.mkdir()
     fields = {'name': 'arrays'} | save(raw)
     first = read(**fields)
-    for path in raw.iterdir():
-        destroy(path)
+    opened = request.getfixturevalue('opened')
     again = read(**fields)
+    assert opened(raw) == set()
     assert again.full_name == first.full_name
     assert again.class_names == ('0', '1', '2')
     assert again.name(7) == 'train[7]'
     np.testing.assert_array_equal(again.images()[..., 0], IMAGES)
     # With other settings it must be read, and a file that has changed too.
-    for other in ({'resize': 'crop'}, {'clean.unreadable': 'error'}):
+    for path in raw.iterdir():
+        path.write_bytes(bytes(path.stat().st_size))
+    for other in ({}, {'resize': 'crop'}, {'clean.unreadable': 'error'}):
         with pytest.raises(UserError, match=r'cannot be read|no column'):
             read(**fields, **other)
-    os.utime(next(raw.iterdir()))
-    with pytest.raises(UserError, match=r'cannot be read|no column'):
-        read(**fields)
 
 
-def test_a_prepared_folder_is_listed_but_not_read_again(read, write, tmp_path):
+def change(path, new):
+    """Gives a file the bytes of another one, and keeps its size and its time of change."""
+    status = path.stat()
+    content = new.read_bytes()
+    assert len(content) == status.st_size
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_other_pixels_of_the_same_size_and_time_are_seen(read, write, tmp_path):
+    write({f'{i % 2}/{i}.bmp': image for i, image in enumerate(IMAGES)})
+    np.testing.assert_array_equal(read().images()[0, ..., 0], IMAGES[0])
+    change(tmp_path / 'raw/0/0.bmp', tmp_path / 'raw/1/1.bmp')
+    np.testing.assert_array_equal(read().images()[0, ..., 0], IMAGES[1])
+    # Another file in its place, with all its times: a new inode.
+    twin = tmp_path / 'twin.bmp'
+    shutil.copy2(tmp_path / 'raw/0/2.bmp', twin)
+    twin.replace(tmp_path / 'raw/0/0.bmp')
+    np.testing.assert_array_equal(read().images()[0, ..., 0], IMAGES[2])
+
+
+@pytest.mark.parametrize('field', ['st_size', 'st_mtime_ns', 'st_ctime_ns', 'st_ino'])
+def test_each_of_these_alone_says_that_a_file_has_changed(field, monkeypatch):
+    status = types.SimpleNamespace(st_size=1, st_mtime_ns=2, st_ctime_ns=3, st_ino=4)
+    monkeypatch.setattr(Path, 'exists', lambda path: True)
+    monkeypatch.setattr(Path, 'stat', lambda path: status)
+    before = raw._fingerprint([Path('a.png')])
+    assert raw._fingerprint([Path('a.png')]) == before
+    setattr(status, field, 9)
+    assert raw._fingerprint([Path('a.png')]) != before
+
+
+@pytest.mark.parametrize('save', [save_npz, save_npy, save_csv])
+def test_other_arrays_of_the_same_size_and_time_are_seen(read, tmp_path, save):
+    (tmp_path / 'new').mkdir()
+    fields = {'name': 'arrays'} | save(tmp_path)
+    np.testing.assert_array_equal(read(**fields).images()[..., 0], IMAGES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[__name__], 'IMAGES', IMAGES[::-1])
+        new = Path(save(tmp_path / 'new')['path'])
+    change(Path(fields['path']), new)
+    np.testing.assert_array_equal(read(**fields).images()[..., 0], IMAGES[::-1])
+
+
+@pytest.mark.parametrize('unreadable', ['drop', 'error'])
+@pytest.mark.parametrize('place', [0, 5])  # the first image also decides on the size
+def test_a_file_that_the_disk_does_not_give_is_no_damaged_one(
+    read, write, refused, tmp_path, unreadable, place
+):
+    write({f'{i % 2}/{i}.png': image for i, image in enumerate(IMAGES)})
+    path = tmp_path / f'raw/{place % 2}/{place}.png'
+    path.unlink()
+    path.symlink_to('/proc/self/mem')  # Linux answers a read of its start with EIO
+    refused(
+        r'\d.png.*Input/output error|Input/output error.*\d.png', **{'clean.unreadable': unreadable}
+    )
+    path.unlink()
+    write({f'{place % 2}/{place}.png': IMAGES[place]})
+    assert read(**{'clean.unreadable': unreadable}).report == {}
+
+
+def test_a_file_that_may_not_be_read_is_used_once_it_may_be(
+    read, write, refused, tmp_path, monkeypatch
+):
+    write({f'{i % 2}/{i}.png': image for i, image in enumerate(IMAGES)})
+
+    def denied(path, mode):
+        if path.endswith('0/10.png'):
+            raise PermissionError(13, 'Permission denied', path)
+        return open(path, mode)
+
+    with monkeypatch.context() as patch:  # chmod does not keep root out
+        patch.setattr(files, 'open', denied, raising=False)
+        refused(
+            r'^0/10.png cannot be read now \(.*Permission denied: .*/0/10.png.\), and so nothing '
+            'was prepared; make it readable, or take it away, and start again$'
+        )
+    assert read().report == {}
+
+
+def test_a_prepared_folder_is_listed_but_not_read_again(read, write, tmp_path, request):
     write({f'train/{i % 2}/{i}.png': image for i, image in enumerate(IMAGES)})
     (tmp_path / 'raw/train/1/0.png').write_text('nothing')
     first = read()
-    for path in (tmp_path / 'raw').rglob('*.png'):
-        destroy(path)
+    opened = request.getfixturevalue('opened')
     again = read()
+    assert opened(tmp_path / 'raw') <= {'raw', 'train', '0', '1'}
     assert again.full_name == first.full_name
     names = [again.name(i) for i in range(12)]
     assert names[:2] == ['train/0/0.png', 'train/0/10.png']
