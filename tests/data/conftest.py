@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from configs import cnn
-from neptune_jax.data import sources
+from neptune_jax.data import dataset, sources
 from neptune_jax.errors import UserError
 
 
@@ -34,6 +34,31 @@ def write(tmp_path):
             image.save(path)
 
     return write
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Opens the images in tmp_path/raw as a Dataset. No images are held out."""
+
+    def load(**fields):
+        config = cnn.get_config().data
+        defaults = {'name': 'image_folder', 'path': str(tmp_path / 'raw'), 'channels': 3}
+        defaults |= {'image_size': (7, 6), 'val_fraction': 0.0, 'test_fraction': 0.0}
+        config.update_from_flattened_dict(defaults | {'dir': str(tmp_path / 'data')} | fields)
+        return dataset.load(config)
+
+    return load
+
+
+@pytest.fixture
+def paste(write):
+    """Writes a different photo under each name."""
+
+    def paste(names):
+        rng = np.random.default_rng([*''.join(names).encode('utf-8', 'surrogateescape')])
+        write({name: rng.integers(0, 256, (7, 6, 3)).astype(np.uint8) for name in names})
+
+    return paste
 
 
 @pytest.fixture

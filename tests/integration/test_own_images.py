@@ -42,7 +42,13 @@ def test_what_is_wrong_with_a_folder_is_said_in_one_line(run, digits, tmp_path):
     (tmp_path / 'empty').mkdir()
     broken = digits / 'train/3/broken.png'
     broken.write_bytes(b'\x89PNG, cut short')
+    for i in range(4):  # two classes, of which one has files without bytes
+        for name, content in (('a', (digits / f'train/{i}/{i}.png').read_bytes()), ('b', b'')):
+            (tmp_path / 'two' / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / 'two' / name / f'{i}.png').write_bytes(content)
     cases = {
+        'are left of a: there is nothing to classify; lost are b (4 unreadable, the first b/0.png '
+        '(the file is empty))': (f'--config.data.path={tmp_path}/two',),
         f'{tmp_path}/empty has no images': (f'--config.data.path={tmp_path}/empty',),
         'train/3/broken.png: ': (
             f'--config.data.path={digits}',

@@ -176,7 +176,10 @@ def test_different_sizes_need_resize(read, write, refused):
         (['train/'], 'raw/train has no images'),
         (['cat/1.png', 'cat/2.png'], 'raw has only class cat: there is nothing to classify'),
         (['cat/1.png', 'cat/2.png', 'dog/1.png'], 'raw: class dog has one image'),
-        (['cat/1.png', 'cat/2.png', 'dog/1.tiff'], 'raw/dog holds no images'),
+        (
+            ['cat/1.png', 'cat/2.png', 'dog/'],
+            r'raw has only class cat \(without images: dog \(nothing\)\): there is nothing',
+        ),
         (['cat/1.png', 'cat/2.png', 'dog /1.png', 'dog /2.png'], "rename the folder 'dog '"),
         ([*map('train/{}'.format, TWO_CLASSES), 'test/'], 'raw/test has no images'),
         (
@@ -219,10 +222,10 @@ def test_options_that_are_refused(write, refused, fields, message):
 def test_a_folder_that_cannot_be_read_is_named(write, refused, tmp_path, monkeypatch):
     write(TWO_CLASSES)
 
-    def denied(self):
-        raise PermissionError(13, 'Permission denied', str(self))
+    def denied(path):
+        raise PermissionError(13, 'Permission denied', str(path))
 
-    monkeypatch.setattr('pathlib.Path.iterdir', denied)  # chmod does not keep root out
+    monkeypatch.setattr('os.scandir', denied)  # chmod does not keep root out
     refused(r"data.name='image_folder' cannot be read: .* Permission denied: .*raw")
 
 
