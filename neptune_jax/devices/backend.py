@@ -9,12 +9,14 @@ from neptune_jax.errors import UserError
 # The variables that decide what JAX starts, by the beginning of their names.
 _DECISIVE = ('JAX_PLATFORM', 'JAX_NUM_CPU_DEVICES', 'CUDA_VISIBLE_DEVICES', 'XLA_FLAGS')
 
-# Settings of JAX with which a step cannot be compiled; Optax needs the standard promotion.
-_NEEDED = {
-    'jax_disable_jit': False,
-    'jax_no_tracing': False,
-    'jax_no_execution': False,
-    'jax_numpy_dtype_promotion': 'standard',
+# Values of JAX's settings with which no step can be compiled or no data can be placed.
+_REFUSED = {
+    'jax_disable_jit': (True,),
+    'jax_no_tracing': (True,),
+    'jax_no_execution': (True,),
+    'jax_use_simplified_jaxpr_constants': (True,),
+    'jax_numpy_dtype_promotion': ('strict',),  # Optax needs the standard one
+    'jax_transfer_guard': ('disallow', 'disallow_explicit'),
 }
 
 
@@ -32,11 +34,11 @@ def import_jax() -> None:
             f'JAX cannot be imported: {_one_line(error)}; its settings are the variables JAX_* of '
             'the environment'
         ) from error
-    for name, needed in _NEEDED.items():
-        if getattr(jax.config, name, needed) != needed:
+    for name, refused in _REFUSED.items():
+        if getattr(jax.config, name, None) in refused:
             raise UserError(
-                f'{name.upper()} is set in the environment, with which no training step can be '
-                'compiled; unset it'
+                f'{name.upper()} is set in the environment to a value with which no training can '
+                'run; unset it'
             )
     if 'XLA_FLAGS' in os.environ:
         _check_xla_flags()

@@ -34,7 +34,7 @@ with cli.reported():
         (
             'JAX_DISABLE_JIT',
             '1',
-            'JAX_DISABLE_JIT is set in the environment, with which no',
+            'JAX_DISABLE_JIT is set in the environment to a value',
         ),
         (
             'JAX_NUMPY_DTYPE_PROMOTION',
