@@ -9,6 +9,8 @@ from neptune_jax.errors import UserError
 # The variables that decide what JAX starts, by the beginning of their names.
 _DECISIVE = ('JAX_PLATFORM', 'JAX_NUM_CPU_DEVICES', 'CUDA_VISIBLE_DEVICES', 'XLA_FLAGS')
 
+_MOST_CPU_DEVICES = 4096  # with many more, JAX does not start within minutes
+
 # Values of JAX's settings with which no step can be compiled or no data can be placed.
 _REFUSED = {
     'jax_disable_jit': (True,),
@@ -40,6 +42,11 @@ def import_jax() -> None:
                 f'{name.upper()} is set in the environment to a value with which no training can '
                 'run; unset it'
             )
+    if jax.config.jax_num_cpu_devices > _MOST_CPU_DEVICES:
+        raise UserError(
+            f'JAX_NUM_CPU_DEVICES={jax.config.jax_num_cpu_devices} is more than '
+            f'{_MOST_CPU_DEVICES:,}'
+        )
     if 'XLA_FLAGS' in os.environ:
         _check_xla_flags()
 

@@ -30,6 +30,7 @@ with cli.reported():
             "JAX finds no device: .*; the environment sets JAX_PLATFORMS='x'",
         ),
         ('JAX_NUM_CPU_DEVICES', '0', "JAX finds no device: .*JAX_NUM_CPU_DEVICES='0'"),
+        ('JAX_NUM_CPU_DEVICES', '100000', 'JAX_NUM_CPU_DEVICES=100000 is more than 4,096'),
         ('JAX_ENABLE_X64', 'perhaps', "JAX cannot be imported: .*'perhaps'"),
         (
             'JAX_DISABLE_JIT',
