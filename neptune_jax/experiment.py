@@ -197,6 +197,11 @@ def _total_steps(config, steps_per_epoch, examples):
     total_steps = config.steps
     if total_steps is None:
         total_steps = max(1, round(config.epochs * steps_per_epoch))
+        if total_steps >= 2**31:
+            raise UserError(
+                f'train.epochs={config.epochs} are {total_steps} steps; there must be fewer than '
+                '2**31'
+            )
     traced = config.profile_steps
     if traced and not (len(traced) == 2 and 1 <= traced[0] <= traced[1] <= total_steps):
         raise UserError(

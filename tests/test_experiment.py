@@ -28,6 +28,17 @@ def test_what_no_device_can_hold_is_refused(config, small_memory):
         experiment.create(config)
 
 
+def test_steps_are_counted_in_int32(config):
+    config.train.steps = None  # the steps of an epoch are at least 2
+    config.train.epochs = 2.0**30
+    with pytest.raises(
+        UserError, match=r'^train\.epochs=1073741824\.0 are \d+ steps; there must be'
+    ):
+        experiment.create(config)
+    config.train.steps = 2**31 - 1
+    assert experiment.create(config).total_steps == 2147483647
+
+
 @pytest.mark.parametrize(
     ('field', 'name', 'message'),
     [
