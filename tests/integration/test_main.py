@@ -40,7 +40,8 @@ def test_every_config_runs(run, tmp_path, path):
     assert summary['test']['count'] == 500
     assert f'{summary["params"]:,}' in result.stdout
     for name, value in summary['test'].items():
-        shown = f'{value:,}' if name == 'count' else f'{value:.4f}'
+        numbers = {'count': f'{value:,}', 'classes': f'{value} of 10'}
+        shown = numbers.get(name, f'{value:.4f}')
         assert re.search(rf'{name}\s+│\s+{re.escape(shown)}', result.stdout)
     assert f'run      {tmp_path}/run' in result.stdout
     assert re.search(
