@@ -196,7 +196,8 @@ def _groups(config, prefix=''):
 
 def _load_config(path):
     """Returns what a config file's get_config() returns; 'FILE:TEXT' passes the text to it."""
-    file, *text = files.expand_user(path, '--config').split(':', 1)
+    file, *text = path.split(':', 1)
+    file = files.expand_user(file, '--config')
     if not os.path.isfile(file):
         found = 'is no file' if os.path.exists(file) else 'there is no such file'
         raise UserError(f'--config={path}: {found}')

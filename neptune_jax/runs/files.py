@@ -62,9 +62,11 @@ def expand_user(path: str, name: str) -> str:
         name: the flag or field that holds it, for the message.
 
     Raises:
-        UserError: there is no such user, nothing says where the home folder is, or no file can have
-            such a path.
+        UserError: a URL, there is no such user, nothing says where the home folder is, or no file
+            can have such a path.
     """
+    if '://' in path:
+        raise UserError(f'{name}={path} is a URL; give a path in a file system of this machine')
     expanded = os.path.expanduser(path)
     if expanded.startswith('~'):
         user = path[1:].partition('/')[0]

@@ -1,0 +1,28 @@
+"""Paths as a user writes them."""
+
+import pytest
+
+from neptune_jax.errors import UserError
+from neptune_jax.runs import files
+
+
+@pytest.mark.parametrize(
+    ('path', 'message'),
+    [
+        ('x' * 300, '--workdir=x+ cannot be used: File name too long'),
+        ('x/' * 3000, '--workdir=[x/]+ cannot be used: File name too long'),
+        ('a\0b', '--workdir=a\0b cannot be used: embedded null'),
+        ('gs://bucket/run', '--workdir=gs://bucket/run is a URL; give a path in a file system'),
+    ],
+)
+def test_a_path_that_no_file_can_have_is_refused(path, message):
+    with pytest.raises(UserError, match=message):
+        files.expand_user(path, '--workdir')
+
+
+def test_a_loop_of_links_is_refused_and_what_is_not_there_is_not(tmp_path):
+    (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
+    with pytest.raises(UserError, match='cannot be used: Too many levels of symbolic links'):
+        files.expand_user(f'{tmp_path}/loop/x', '--workdir')
+    for path in (f'{tmp_path}/new/run', '/dev/null/run', 'relative: name'):
+        assert files.expand_user(path, '--workdir') == path
