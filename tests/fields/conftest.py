@@ -33,7 +33,7 @@ def create(small_images):
         config.data.update(data)
         config.train.batch_size = regression.BATCH
         config.train.steps = 5
-        config.eval.batch_size = regression.BATCH
+        config.eval.batch_size = 10
         config.parallel.num_devices = 1
         config.update_from_flattened_dict(dict(fields))
         config.model = ConfigDict({'name': 'cnn', 'features': (), **dict(model)})

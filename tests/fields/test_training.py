@@ -183,7 +183,7 @@ def test_a_balanced_sampler_draws_each_class_equally_often(create):
     ('fields', 'steps'),
     [
         ({'train.epochs': 4.0, 'train.steps': None}, {'total_steps': 12}),
-        ({'train.epochs': 1.4, 'train.steps': None}, {'total_steps': 4}),
+        ({'train.epochs': 1.6, 'train.steps': None}, {'total_steps': 5}),
         ({'train.epochs': 1.0, 'train.steps': 50}, {'total_steps': 50}),
         ({'train.batch_size': 8}, {'steps_per_epoch': 7}),
         ({'log.every': '2 epochs', 'train.steps': 50}, {'log_every': 6}),

@@ -16,6 +16,8 @@ from neptune_jax.learning import lengths
         ('12.5 %', 125),
         (' 3 steps ', 3),
         ('0 steps', 0),
+        ('99 examples', 2),  # the nearest whole number
+        ('0.0104 epochs', 1),
     ],
 )
 def test_every_unit(length, steps):

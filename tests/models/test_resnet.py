@@ -23,6 +23,16 @@ def test_networks_have_the_parameters_of_the_paper(depth, millions):
     np.testing.assert_allclose(count_params(params) / 1e6, millions, atol=0.05 * millions)
 
 
+def test_kernels_are_drawn_as_in_the_paper_on_rectifiers():
+    model, images = ResNet(10, depth=8, width=32), np.zeros((1, 8, 8, 3), np.float32)
+    params = model.init(jax.random.key(0), images)['params']
+    for number, channels in ((1, 32), (4, 64), (6, 128)):
+        # He et al., 2015, 'Delving deep into rectifiers', equation 10.
+        deviation = np.sqrt(2 / (9 * channels))
+        kernel = np.asarray(params[f'Conv_{number}']['kernel'])
+        assert kernel.std() == pytest.approx(deviation, rel=0.03)
+
+
 def convolution(x, kernel, stride):
     """3x3, padded by one zero, in NumPy."""
     windows = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

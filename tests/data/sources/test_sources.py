@@ -153,6 +153,13 @@ def test_synthetic_images_depend_on_the_seed_alone(read, tmp_path):
     assert np.bincount(first.index()['label']).tolist() == [24] * 5
     np.testing.assert_array_equal(first.images(), again.images())
     assert (first.images() != other.images()).mean() > 0.9
+    noises = [
+        np.concatenate([pixels[label::5] - pixels[label::5].mean(axis=0) for label in range(5)])
+        for pixels in (first.images().astype(float), other.images().astype(float))
+    ]
+    # 22,680 pixels: five standard deviations of the correlation of two noises are 0.033.
+    assert abs(np.corrcoef(*map(np.ravel, noises))[0, 1]) < 0.033
+    assert noises[0].std() == pytest.approx(32, rel=0.05)
 
 
 @pytest.mark.parametrize('channels', [1, 3])
