@@ -315,11 +315,12 @@ def init_state(experiment: Experiment, weights: InitialWeights | None = None) ->
     if weights:
         arrays = _flatten(initial.params, initial.batch_stats) | weights.arrays
         arrays = unflatten_dict(arrays, sep='/')
+        has_averages = bool(initial.ema)
         initial = initial.replace(
-            params=arrays['params'],
-            batch_stats=arrays.get('batch_stats', {}),
-            ema=arrays['params'] if initial.ema else {},
+            params=arrays['params'], batch_stats=arrays.get('batch_stats', {})
         )
+        if has_averages:
+            initial = initial.with_averages()
     return experiment.parallel.replicate(initial)
 
 

@@ -1,7 +1,5 @@
 """Which examples make up each batch: pure functions of the number of the step."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 
@@ -55,44 +53,77 @@ class StepGroups:
 
     `groups[i]` is int32[B] for a call of one step, int32[B, steps] for a call of several steps.
 
-    Attributes:
-        counts: the number of steps of each call.
+    The calls of a run depend on its length, `steps_per_call` and `every` alone. From each multiple
+    of `every` on, as many calls of `steps_per_call` steps follow as fit before the next multiple.
+    The steps that are left before it are taken one by one. Nothing here is a list of all calls:
+    a run may have 10**9 steps.
     """
 
     def __init__(
-        self,
-        order: TrainOrder,
-        start: int,
-        stop: int,
-        steps_per_call: int,
-        stops: Sequence[int],
+        self, order: TrainOrder, start: int, stop: int, steps_per_call: int, every: int
     ) -> None:
         """Groups the steps from `start` to `stop`.
 
         Args:
             order: the batch of each step.
-            start: the number of steps that have been taken.
-            stop: the number of steps after the last call.
+            start: the number of steps that have been taken. If that is in the middle of a call, the
+                rest of it is taken step by step.
+            stop: the number of steps after the last call, that of the whole run.
             steps_per_call: the number of steps of a call.
-            stops: no call goes beyond a multiple of one of these numbers. If fewer than
-                `steps_per_call` steps are left before such a multiple, they are taken one by one.
+            every: a call ends at each multiple of this number.
         """
-        self._order, self._starts, self.counts = order, [], []
-        while start < stop:
-            end = min(stop, *(start - start % every + every for every in stops))
-            count = steps_per_call if start + steps_per_call <= end else 1
-            self._starts.append(start)
-            self.counts.append(count)
-            start += count
+        self._order, self._start, self._stop = order, start, stop
+        self._steps_per_call, self._every = steps_per_call, every
+        place = start % every
+        self._rest = -place % steps_per_call if place < self._grouped(start - place) else 0
+        self._skipped = self._calls_before(start + self._rest)
+
+    def _grouped(self, begin):
+        """Returns how many steps after `begin`, a multiple of `every`, are in long calls."""
+        length = min(self._every, self._stop - begin)
+        return length - length % self._steps_per_call
+
+    def _calls_before(self, step):
+        """Returns the number of calls of the whole run before one that begins after `step`."""
+        intervals, place = divmod(step, self._every)
+        whole, place = (divmod(steps, self._steps_per_call) for steps in (self._every, place))
+        return intervals * sum(whole) + sum(place)
+
+    def _step(self, number):
+        """Returns the number of steps before a call of this run."""
+        if number < self._rest:
+            return self._start + number
+        number += self._skipped - self._rest
+        calls = self._calls_before(self._every)
+        interval = min(number // calls, self._stop // self._every)
+        begin, number = interval * self._every, number - interval * calls
+        long_calls = self._grouped(begin) // self._steps_per_call
+        extra = self._steps_per_call - 1
+        return begin + number + min(number, long_calls) * extra
+
+    def count(self, step: int) -> int:
+        """Returns the number of steps of the call that follows after `step` steps."""
+        place = step % self._every
+        begins = place % self._steps_per_call == 0 and place < self._grouped(step - place)
+        return self._steps_per_call if begins else 1
+
+    def counts(self) -> set[int]:
+        """Returns the different numbers of steps of a call."""
+        steps, calls = self._stop - self._start, len(self)
+        if steps == calls:
+            return {1} if steps else set()
+        long_calls = (steps - calls) // (self._steps_per_call - 1)
+        return {self._steps_per_call} | ({1} if calls > long_calls else set())
 
     def __len__(self) -> int:
-        return len(self.counts)
+        return self._rest + self._calls_before(self._stop) - self._skipped
 
     def __getitem__(self, number: int) -> np.ndarray:
-        start, count = self._starts[number], self.counts[number]
+        step = self._step(number)
+        count = self.count(step)
         if count == 1:
-            return self._order[start]
-        return np.stack([self._order[step] for step in range(start, start + count)], axis=1)
+            return self._order[step]
+        return np.stack([self._order[step + i] for i in range(count)], axis=1)
 
 
 def share(indices: np.ndarray, process: int, processes: int) -> np.ndarray:

@@ -21,11 +21,21 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: PyTree  # running statistics of normalisation layers; {} if there are none
     opt_state: PyTree
     ema: PyTree  # moving average of the parameters; {} if there is none
+    # Moving average of batch_stats: {} without `ema` or without batch_stats.
+    ema_batch_stats: PyTree = flax.struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """The model's variables to evaluate and predict with: averaged parameters if any."""
-        return {'params': self.ema or self.params, 'batch_stats': self.batch_stats}
+        """The model's variables to evaluate and predict with: averages if there are any."""
+        return {
+            'params': self.ema or self.params,
+            'batch_stats': self.ema_batch_stats or self.batch_stats,
+        }
+
+    def with_averages(self) -> 'TrainState':
+        """Returns this state with averages that start from its parameters and batch_stats."""
+        copies = jax.tree.map(jnp.copy, (self.params, self.batch_stats))
+        return self.replace(ema=copies[0], ema_batch_stats=copies[1])
 
 
 def initial(
@@ -42,17 +52,18 @@ def initial(
         optimizer: an Optax transformation.
         image_shape: (height, width, channels).
         key: PRNG key.
-        ema: whether to average the parameters.
+        ema: whether to average the parameters and the batch statistics.
     """
     variables = model.init(key, jnp.zeros((1, *image_shape)))
     params = variables['params']
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=variables.get('batch_stats', {}),
         opt_state=optimizer.init(params),
-        ema=jax.tree.map(jnp.copy, params) if ema else {},
+        ema={},
     )
+    return state.with_averages() if ema else state
 
 
 def create(

@@ -52,7 +52,8 @@ def train_step(
         accumulate: number of parts that the batch is cut into, to save memory. Their gradients are
             averaged, so the result equals that of the whole batch, except for batch statistics,
             which are computed for each part.
-        ema_decay: of the moving average of the parameters; 0: there is none.
+        ema_decay: of the moving averages of the parameters and of the batch statistics; 0: there
+            are none.
         axis_name: the axis of devices, or None.
 
     Returns:
@@ -100,12 +101,10 @@ def train_step(
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    if ema_decay:
+        state = _update_averages(state, params, batch_stats, ema_decay)
     next_state = state.replace(
-        step=state.step + 1,
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-        ema=_update_ema(state, params, ema_decay) if ema_decay else {},
+        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
     )
     return next_state, {
         'loss': value,
@@ -114,13 +113,24 @@ def train_step(
     }
 
 
-def _update_ema(state, params, decay):
+def _update_averages(state, params, batch_stats, decay):
     # The decay is lower in the first steps; otherwise the average would long be that of the
     # initial parameters. The formula is that of TensorFlow's ExponentialMovingAverage with
     # num_updates.
     step = state.step.astype(jnp.float32)
     decay = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+
+    def average(old, new):
+        if not jnp.issubdtype(new.dtype, jnp.floating):
+            return new  # a counter, say
+        return (decay * old + (1 - decay) * new).astype(new.dtype)
+
+    # Batch statistics belong to the parameters that they were measured with, so averaged parameters
+    # need averaged statistics: timm's ModelEma averages both with one decay.
+    return state.replace(
+        ema=jax.tree.map(average, state.ema, params),
+        ema_batch_stats=jax.tree.map(average, state.ema_batch_stats, batch_stats),
+    )
 
 
 def predict_step(variables: dict, images: jax.Array, *, model: Any) -> jax.Array:

@@ -76,7 +76,7 @@ class Checkpoints:
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or Path()  # not used without a manager
         self.manager: Any = None  # Orbax's
-        # Validation accuracy by step; the training loop fills it.
+        # Validation accuracy by step, as in reader.best; the training loop fills it.
         self.accuracies: dict[int, float] = {}
         self._saving: int | None = None  # the step of the last save
 
@@ -107,8 +107,18 @@ class Checkpoints:
         state = jax.device_get(state)
         check_room(self.directory, state)
         self._saving = step
-        items = {'state': ocp.args.StandardSave(state), 'data': ocp.args.JsonSave(data)}
+        fields = dict(vars(state))
+        if not fields['ema_batch_stats']:
+            del fields['ema_batch_stats']  # as in the checkpoints of earlier versions
+        items = {'state': ocp.args.StandardSave(fields), 'data': ocp.args.JsonSave(data)}
         self.manager.save(step, args=ocp.args.Composite(**items))
+
+    def delete(self, step: int) -> None:
+        """Deletes the checkpoint of a step, if there is one."""
+        self.wait()
+        if step in self.steps:
+            self.manager.delete(step)
+            _checksums_path(self.directory, step).unlink(missing_ok=True)
 
     def restore(self, step: int, abstract_state: Any) -> Restored:
         """Returns the Restored of `step`.
@@ -124,15 +134,22 @@ class Checkpoints:
         verify(self.directory, step)
         try:
             metadata = self.manager.item_metadata(step)['state']
-            check_shapes(f'the checkpoint of step {step}', metadata, abstract_state)
-            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), abstract_state)
+            expected = dict(vars(abstract_state))
+            if 'ema_batch_stats' not in metadata:
+                del expected['ema_batch_stats']
+            check_shapes(f'the checkpoint of step {step}', metadata, expected)
+            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), expected)
             items = {'state': ocp.args.StandardRestore(like), 'data': ocp.args.JsonRestore()}
             restored = self.manager.restore(step, args=ocp.args.Composite(**items))
         except UserError:
             raise
         except Exception as error:  # damaged files make the libraries below raise anything
             raise Damaged(one_line(error)) from error
-        return Restored(step, restored.state, restored.data)
+        fields = restored.state
+        if abstract_state.ema_batch_stats and 'ema_batch_stats' not in fields:
+            # Earlier versions evaluated averaged parameters with these statistics.
+            fields['ema_batch_stats'] = jax.tree.map(np.copy, fields['batch_stats'])
+        return Restored(step, abstract_state.replace(**fields), restored.data)
 
     def restore_first(
         self, steps: Iterable[int], abstract_state: Any, warn: Callable[[str], None]

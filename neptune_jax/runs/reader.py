@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,8 +69,15 @@ def _restore_numbers(config, prefix=''):
 
 
 def validation_accuracies(workdir: str | Path) -> dict[int, float]:
-    """Returns the validation accuracy of each step at which the run was validated."""
-    return {row['step']: row['val/accuracy'] for row in read_rows(workdir) if 'val/accuracy' in row}
+    """Returns the validation accuracy of each step at which the run was validated.
+
+    It is NaN where the loss is not finite.
+    """
+    return {
+        row['step']: row['val/accuracy'] if math.isfinite(row.get('val/loss', 0.0)) else math.nan
+        for row in read_rows(workdir)
+        if 'val/accuracy' in row
+    }
 
 
 def split_metrics(workdir: str | Path, step: int, split: str) -> dict[str, float]:
@@ -87,9 +95,11 @@ def split_metrics(workdir: str | Path, step: int, split: str) -> dict[str, float
 def best(accuracies: Mapping[int, float]) -> int | None:
     """Returns the step with the highest validation accuracy; of equal ones the last.
 
-    This is the one definition of the best checkpoint. None if no step was validated.
+    This is the one definition of the best checkpoint. An accuracy is NaN if the loss is not finite:
+    such a step is never the best. None if no other step was validated.
     """
-    return max(accuracies, key=lambda step: (accuracies[step], step), default=None)
+    steps = [step for step, accuracy in accuracies.items() if not math.isnan(accuracy)]
+    return max(steps, key=lambda step: (accuracies[step], step), default=None)
 
 
 def checkpoint_steps(workdir: str | Path) -> list[int]:
@@ -101,12 +111,14 @@ def checkpoint_steps(workdir: str | Path) -> list[int]:
 def best_step(workdir: str | Path) -> int | None:
     """Returns the step of a run's best checkpoint.
 
-    Without validation it is the last checkpoint. None if the run has no checkpoint.
+    Where none was validated with a finite loss, it is the last that was not validated. None if the
+    run has no checkpoint, or none but those whose loss is not finite.
     """
     steps = checkpoint_steps(workdir)
     accuracies = validation_accuracies(workdir)
     kept = {step: accuracies[step] for step in steps if step in accuracies}
-    return best(kept) if kept else max(steps, default=None)
+    found = best(kept)
+    return found if found is not None else max(set(steps) - kept.keys(), default=None)
 
 
 def wait_for_writer(workdir: str | Path) -> None:

@@ -20,7 +20,7 @@ class Weights(NamedTuple):
     step: int
     preprocessing: dict  # data.dataset.Dataset.preprocessing of the training
     params: dict  # the averaged ones if the run kept an average
-    batch_stats: dict
+    batch_stats: dict  # likewise
 
 
 def read_weights(workdir: str | Path) -> Weights:
@@ -31,7 +31,8 @@ def read_weights(workdir: str | Path) -> Weights:
     """
     step = reader.best_step(workdir)
     if step is None:
-        raise UserError(f'{str(workdir)!r} holds no run with a checkpoint')
+        what = ' whose loss is finite' if reader.checkpoint_steps(workdir) else ''
+        raise UserError(f'{str(workdir)!r} holds no run with a checkpoint{what}')
     directory = Path(workdir).absolute() / 'checkpoints'
     folder = directory / str(step)
     try:
@@ -45,4 +46,6 @@ def read_weights(workdir: str | Path) -> Weights:
             'checkpoint, or remove that folder'
         ) from error
     params = state.get('ema') or state['params']
-    return Weights(str(workdir), step, data, params, state.get('batch_stats') or {})
+    # Earlier versions did not average the batch statistics.
+    batch_stats = state.get('ema_batch_stats') or state.get('batch_stats') or {}
+    return Weights(str(workdir), step, data, params, batch_stats)

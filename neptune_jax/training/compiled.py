@@ -13,13 +13,12 @@ from neptune_jax.inference import evaluator
 
 def step_groups(experiment: Experiment, start: int) -> batches.StepGroups:
     """Returns the groups of steps from the one after `start` to the last."""
-    stops = (experiment.log_every, experiment.eval_every, experiment.checkpoint_every)
     return batches.StepGroups(
         experiment.order,
         start,
         experiment.total_steps,
         experiment.config.train.steps_per_call,
-        [every for every in stops if every],
+        experiment.eval_every,
     )
 
 

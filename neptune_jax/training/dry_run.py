@@ -56,11 +56,26 @@ def _cost(experiment, feed, train_step):
 def _schedule(experiment):
     table = Table('step', 'epoch', 'learning rate', title='schedule')
     last = experiment.total_steps - 1
-    warmest = int(np.argmax(jax.vmap(experiment.schedule)(np.arange(last + 1))))
-    for step in sorted({0, warmest, *(round(last * i / 8) for i in range(9))}):
+    for step in sorted(
+        {0, _warmest(experiment.schedule, last), *(round(last * i / 8) for i in range(9))}
+    ):
         rate = float(experiment.schedule(step))
         table.add_row(f'{step + 1:,}', f'{step / experiment.steps_per_epoch:.2f}', f'{rate:.3g}')
     return table
+
+
+def _warmest(schedule, last):
+    """Returns the step, up to `last`, with the highest rate; of equal ones the first.
+
+    Of very many steps it looks at some, and again more closely between the neighbours of the best.
+    """
+    first = 0
+    while True:
+        steps = np.unique(np.linspace(first, last, 10_000).round().astype(np.int32))
+        best = int(np.argmax(jax.vmap(schedule)(steps)))
+        if len(steps) == last - first + 1:
+            return int(steps[best])
+        first, last = steps[max(best - 1, 0)], steps[min(best + 1, len(steps) - 1)]
 
 
 def _nbytes(tree):

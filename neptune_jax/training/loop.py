@@ -13,7 +13,7 @@ from neptune_jax import models, terminal
 from neptune_jax.data import feed as feeds
 from neptune_jax.devices import preemption as preemptions
 from neptune_jax.devices import processes
-from neptune_jax.errors import Preempted
+from neptune_jax.errors import Preempted, UserError
 from neptune_jax.experiment import create, init_state, read_initial_weights
 from neptune_jax.learning import metrics
 from neptune_jax.learning.state import count_params
@@ -45,7 +45,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     with config.unlocked():
         config.model = models.complete_fields(config.model)
     with (
-        processes.joined(config.parallel.distributed),
+        processes.joined(config.parallel.distributed, config.parallel.wait_seconds),
         preemptions.watch() as preemption,
         tempfile.TemporaryDirectory() as temporary,
     ):
@@ -94,8 +94,9 @@ def _run(experiment, run, weights, preemption):
         step, state = _from_process_0(experiment, restored)
         if step:
             terminal.line(f'resuming after step {step:,}')
-            if processes.broadcast(np.array(step in checkpoints.accuracies)):
-                checkpoints.accuracies.setdefault(step, 0.0)  # only process 0 knows its value
+            accuracy = processes.broadcast(np.float64(checkpoints.accuracies.get(step, -1)))
+            if accuracy != -1:  # it was validated, as only process 0 knows
+                checkpoints.accuracies[step] = float(accuracy)
         else:
             state = init_state(experiment, weights or read_initial_weights(experiment))
         saved_step, saved_at = step, time.monotonic()
@@ -109,7 +110,7 @@ def _run(experiment, run, weights, preemption):
             began = time.perf_counter()
             train_steps = {
                 count: compiled.compile_train_step(experiment, feed, count)
-                for count in sorted(set(groups.counts))
+                for count in sorted(groups.counts())
             }
         if train_steps:
             terminal.line(f'compiled the steps in {time.perf_counter() - began:.1f} s')
@@ -123,8 +124,9 @@ def _run(experiment, run, weights, preemption):
         def must_save():
             if step == total_steps:
                 return True
-            if experiment.checkpoint_every:
-                return step % experiment.checkpoint_every == 0
+            every = experiment.checkpoint_every
+            if every:  # one may be due within a call; it is saved after that call
+                return step // every > saved_step // every
             return time.monotonic() - saved_at >= experiment.checkpoint_seconds
 
         def save():
@@ -149,8 +151,7 @@ def _run(experiment, run, weights, preemption):
         ):
             clock = records.Clock(run, experiment, step)
             unwritten = restored.data['interval'] if restored else []
-            rows = records.Rows(run, display, clock, step, unwritten)
-            counts = iter(groups.counts)
+            rows = records.Rows(run, display, clock, step, unwritten, experiment.log_every)
             try:
                 while True:
                     is_best = False
@@ -160,23 +161,28 @@ def _run(experiment, run, weights, preemption):
                             totals, _ = evaluate(state, dataset.splits['val'])
                         values = metrics.summarize(totals)
                         run.write(step, {f'val/{name}': value for name, value in values.items()})
-                        checkpoints.accuracies[step] = values['accuracy']
+                        finite = np.isfinite(values['loss'])
+                        checkpoints.accuracies[step] = values['accuracy'] if finite else np.nan
                         is_best = reader.best(checkpoints.accuracies) == step
                         display.validated(step, values, is_best)
                         clock.report(step)
+                    if step == total_steps:
+                        rows.check()
+                        with clock.paused(), preemption.allowed():
+                            _check_end(experiment, run, checkpoints, evaluate, state, step)
                     if is_best or must_save():
                         save()
-                    count = next(counts, None)
-                    if count is None:
+                    if step == total_steps:
                         break
                     preemption.check(step + 1)
                     with preemption.allowed():
                         item = next(items)
+                    count = groups.count(step)
                     state, values = train_steps[count](state, feed.data, item)
                     step += count
                     rows.add(step, values)
                     display.advance(step)
-                    if must_validate() or step % experiment.log_every == 0:
+                    if must_validate():
                         rows.end_interval()
             except Preempted:
                 save()
@@ -198,6 +204,8 @@ def _run(experiment, run, weights, preemption):
             examples = dataset.splits['test']
             if len(examples):
                 totals, outputs = evaluate(state, examples)
+                if not best_step:
+                    _check_loss(checkpoints, metrics.summarize(totals)['loss'], step, 'test')
                 tables.write(run, dataset, examples, totals, outputs)
                 run.update_summary(test=metrics.summarize(totals))
                 figures.write(run, dataset, examples, totals, outputs)
@@ -211,3 +219,31 @@ def _from_process_0(experiment, restored):
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), experiment.abstract_state)
     state = processes.broadcast(restored.state if restored else zeros)
     return step, experiment.parallel.replicate(state)
+
+
+def _check_end(experiment, run, checkpoints, evaluate, state, step):
+    """Raises UserError if the loss of the last state is not finite: the run has diverged.
+
+    The loss of the last step cannot tell, because it is that of the parameters before the step.
+    Without validation, some images of another split tell.
+    """
+    splits = experiment.dataset.splits
+    if step in checkpoints.accuracies:
+        found = reader.split_metrics(run.workdir, step, 'val')
+        # Process 0 alone has the rows of an earlier part of the run.
+        _check_loss(
+            checkpoints, found.get('loss', checkpoints.accuracies[step]), step, 'validation'
+        )
+    else:
+        split = 'test' if len(splits['test']) else 'train'
+        totals, _ = evaluate(state, splits[split][: experiment.config.eval.batch_size])
+        _check_loss(checkpoints, metrics.summarize(totals)['loss'], step, split)
+
+
+def _check_loss(checkpoints, loss, step, split):
+    """Raises UserError, without leaving a checkpoint of this step, if a loss is not finite."""
+    try:
+        records.check_loss(loss, step, split)
+    except UserError:
+        checkpoints.delete(step)
+        raise

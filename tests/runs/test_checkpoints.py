@@ -57,6 +57,7 @@ def test_a_state_comes_back_to_the_bit_on_any_number_of_devices(opened, before, 
     [
         (2, {1: 0.5, 2: 0.9, 3: None, 4: 0.7, 5: None, 6: 0.6}, [2, 5, 6]),
         (1, {1: 0.9, 2: 0.9, 3: 0.1}, [2, 3]),  # of equally good ones the later
+        (1, {1: 0.5, 2: np.nan, 3: 0.4, 4: np.nan}, [1, 4]),  # NaN: the loss is not finite
     ],
 )
 def test_the_latest_and_the_best_are_kept(opened, tmp_path, keep, accuracies, kept):
@@ -92,6 +93,19 @@ def test_checksums_do_not_outlive_their_checkpoint(opened, tmp_path):
         manager.wait()
         assert int(manager.restore(3, current).state.step) == 3
     assert checksums() == {3}
+
+
+def test_a_deleted_checkpoint_leaves_nothing(opened, tmp_path):
+    _, current = create()
+    with opened() as manager:
+        for step in (1, 2):
+            manager.save(step, current, DATA)
+        manager.delete(2)
+        manager.delete(3)  # there is none
+        assert manager.steps == [1]
+        manager.save(2, current, DATA)
+        manager.delete(2)
+    assert {path.name for path in (tmp_path / 'checkpoints').iterdir()} == {'1', '1.crc32'}
 
 
 def flip(path):
