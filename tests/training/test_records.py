@@ -80,6 +80,17 @@ def test_steps_of_an_earlier_part_of_the_run_are_in_the_means_not_in_the_speed(
     assert row['train/learning_rate'] == pytest.approx(0.1)
 
 
+def test_a_row_holds_the_means_over_its_steps_and_the_last_rate(make_rows, watch, tmp_path):
+    rows = make_rows()
+    for step, (loss, rate) in enumerate([(1.0, 0.3), (2.0, 0.2), (6.0, 0.1)], 1):
+        rows.add(step, {'loss': np.float32(loss), 'learning_rate': np.float32(rate)})
+    end_interval_at(rows, watch, 1.0)
+    rows.write()
+    (row,) = reader.read_rows(tmp_path)
+    assert (row['step'], row['train/loss']) == (3, 3.0)
+    assert row['train/learning_rate'] == pytest.approx(0.1)
+
+
 def test_the_seconds_of_a_resumed_run_include_those_before(tmp_path, monkeypatch):
     now = 100.0
     monkeypatch.setattr(records.time, 'perf_counter', lambda: now)
