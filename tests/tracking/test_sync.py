@@ -256,6 +256,17 @@ def test_what_a_server_has_lost_is_sent_again(make_run, sync):
     assert list(sent.files) == ['artifacts/config.json']
 
 
+def test_a_single_series_that_a_server_has_lost_is_sent_again(make_run, sync):
+    run = make_run()
+    write_rows(run, range(1, 11))
+    with server.serve() as tracker:
+        assert sync(tracker.token, run.workdir)[0] == 0
+        (sent,) = tracker.runs.values()
+        del sent.series['val/accuracy'], sent.kinds['val/accuracy']
+        assert sync(tracker.token, run.workdir)[0] == 0
+    assert sent.series == expected_series(run.workdir)
+
+
 def test_a_run_is_followed_until_its_writer_ends(make_run, start_sync):
     run = make_run()
     with server.serve() as tracker:
