@@ -176,8 +176,12 @@ def test_heic_files_are_read_if_pillow_heif_is_installed(read, paste, tmp_path, 
     for table in ('OPEN', 'EXTENSION', 'ID'):
         monkeypatch.setattr(Image, table, getattr(Image, table).copy())
     try:
-        source = read()
+        (tmp_path / 'raw/dog/a.heic').rename(tmp_path / 'a.heic')
+        source = read()  # of the same files, of which one was unreadable
         assert 'unreadable' not in source.report
+        assert len(source) == 7
+        (tmp_path / 'a.heic').rename(tmp_path / 'raw/dog/a.heic')
+        source = read()
         assert 'not_used' not in source.report
         assert len(source) == 8
     finally:

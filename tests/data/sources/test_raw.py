@@ -159,6 +159,21 @@ def test_a_file_that_may_not_be_read_is_used_once_it_may_be(
     assert read().report == {}
 
 
+@pytest.mark.parametrize('fields', [{}, {'image_size': (6, 5), 'channels': 1}])
+def test_an_image_for_which_memory_is_too_short_is_no_damaged_one(
+    read, write, refused, monkeypatch, fields
+):
+    write({f'{i % 2}/{i}.png': image for i, image in enumerate(IMAGES)})
+
+    def short(*args, **kwargs):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr('PIL.Image.open', short)
+        refused(r'cannot be read.*out of memory', **fields)
+    assert read(**fields).report == {}
+
+
 def test_a_prepared_folder_is_listed_but_not_read_again(read, write, tmp_path, request):
     write({f'train/{i % 2}/{i}.png': image for i, image in enumerate(IMAGES)})
     (tmp_path / 'raw/train/1/0.png').write_text('nothing')
