@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from neptune_jax import terminal
-from neptune_jax.data import clean, sources, splits, standardize
+from neptune_jax.data import brightness, clean, sources, splits, standardize
 from neptune_jax.data.sources.source import Source
 from neptune_jax.errors import UserError, check_choice
 
@@ -74,12 +74,13 @@ class Dataset:
 
     def describe(self) -> dict[str, Any]:
         """Returns what identifies the data: source, sizes, sha256 of each split, preprocessing."""
+        read_from = {'read_from': self.source.read_from} if self.source.read_from else {}
         return {
             'source': self.source.full_name,
             'mode': self.mode,
             'sizes': self.sizes,
             'sha256': self.fingerprint,
-        } | self.preprocessing
+        } | read_from | self.preprocessing
 
 
 def load(config: ConfigDict) -> Dataset:
@@ -100,7 +101,9 @@ def load(config: ConfigDict) -> Dataset:
     images = None if mode == 'stream' else source.images()
     index = source.index()
     labels = index['label']
+    dark = brightness.check(config, source, index)
     official, report = clean.clean(config.clean, source, index)
+    report['rules'] |= brightness.rules(source, index)
 
     parts = _split(config, official, index)
     train = parts['train']
@@ -111,6 +114,7 @@ def load(config: ConfigDict) -> Dataset:
             'classify; hold fewer images out: see the fields data.test_fraction, '
             'data.val_fraction and data.folds'
         )
+    notes = [*source.notes, *dark, *notes]
     for note in notes:
         terminal.line(f'note     {note}')
     return Dataset(

@@ -19,6 +19,7 @@ from neptune_jax.data.sources.idx import FashionMnist, FashionMnistMini, Kmnist,
 from neptune_jax.data.sources.source import Source
 from neptune_jax.defaults import FIELDS
 from neptune_jax.errors import UserError, choose
+from neptune_jax.runs.files import expand_user
 
 ARCHIVES = {
     'mnist': archives.preparation_of(Mnist),
@@ -51,6 +52,7 @@ _NAMED_ELSEWHERE = {
     'image_size': ('image_folder', 'arrays', 'tfds:NAME', 'synthetic'),
     'channels': ('image_folder', 'arrays', 'tfds:NAME', 'synthetic'),
     'resize': ('image_folder', 'arrays', 'tfds:NAME'),
+    'white': ('image_folder', 'arrays', 'tfds:NAME'),
 }
 
 
@@ -64,14 +66,19 @@ def open_source(config: ConfigDict) -> Source:
     name = 'tfds:NAME' if config.name.startswith('tfds:') else config.name
     preparation_of = choose(SOURCES, name, 'data.name')
     _check_fields(config, name)
-    data_dir = Path(config.dir or tfds.core.constants.get_default_data_dir()).expanduser()
+    data_dir = Path(
+        expand_user(config.dir or tfds.core.constants.get_default_data_dir(), 'data.dir')
+    )
     try:
         preparation = preparation_of(config, data_dir)
     except OSError as error:
-        raise UserError(f'data.name={config.name!r} cannot be read: {error}') from error
+        raise UserError(
+            f'data.name={config.name!r} cannot be read: {error}; make it readable, or take it '
+            'away, and start again'
+        ) from error
     prepare(preparation, data_dir)
     with writable(data_dir):
-        return Source.from_directory(preparation.directory, preparation.name_of)
+        return Source.from_directory(preparation.directory, preparation.name_of, preparation.rules)
 
 
 def _check_fields(config, name):

@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,12 +9,14 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from neptune_jax.data.sources import images, raw
-from neptune_jax.data.sources.builder import Preparation
+from neptune_jax.data.sources import csv_table, images, raw, white
+from neptune_jax.data.sources.builder import Preparation, numbered
 from neptune_jax.data.sources.images import Conversion
 from neptune_jax.defaults import FIELDS
 from neptune_jax.errors import UserError
+from neptune_jax.runs.files import expand_user
 
+_DAMAGE = (OSError, MemoryError, ValueError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error)
 SPLITS = ('train', 'val', 'test')
 MAX_CLASSES = 100_000  # a higher label is taken for a mistake
 
@@ -36,10 +37,10 @@ def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
     """
     if not config.path:
         raise UserError(f'data.name={config.name!r} needs --config.data.path')
-    path = Path(config.path).expanduser()
+    path = Path(expand_user(config.path, 'data.path'))
     files = {'path': path}
     if path.suffix == '.npy':
-        files['labels_path'] = Path(config.labels_path).expanduser()
+        files['labels_path'] = Path(expand_user(config.labels_path, 'data.labels_path'))
     elif path.suffix not in ('.npz', '.csv'):
         raise UserError(f'data.path={str(path)!r} must end in .npz, .npy or .csv')
     for field, ending in (('labels_path', '.npy'), ('label_column', '.csv')):
@@ -71,38 +72,55 @@ def _read(files, label_column, conversion):
         UserError: a file that cannot be read or does not hold images and labels, ragged rows,
             labels that are not whole numbers from 0 or that training lacks.
     """
-    path = files[0]
+    path, notes = files[0], []
     try:
         if path.suffix == '.csv':
-            splits = {'train': _read_csv(path, label_column, conversion)}
+            *pair, notes = csv_table.read(path, label_column, conversion)
+            splits = {'train': tuple(pair)}
         elif path.suffix == '.npz':
             splits = _read_npz(path)
         else:
             splits = {'train': tuple(map(_read_npy, files))}
-    except (OSError, ValueError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
-        problem = ' '.join(str(error).split())
+    except _DAMAGE as error:
+        problem = csv_table.shortened(' '.join(str(error).split()), 200) or 'out of memory'
         raise UserError(f'{" or ".join(map(str, files))} cannot be read: {problem}') from error
     splits = {
         split: (found, _check_arrays(f'{path}, {split}', found, labels))
         for split, (found, labels) in splits.items()
     }
-    numbers = [label for label in splits['train'][1] if label is not None]
-    raw.check_counts(path, numbers)
+    labels = [label for label in splits['train'][1] if label is not None]
+    raw.check_counts(path, labels)
+    classes = {number: label for label, number in enumerate(sorted(set(labels)))}
     for split, (_, labels) in splits.items():
-        unknown = set(labels).difference(numbers, [None])
+        unknown = set(labels).difference(classes, [None])
         if unknown:
             raise UserError(f'{path}, {split}: training has no class {min(unknown)}')
-    white_value = _white_value([found for found, _ in splits.values()])
-    conversion = conversion._replace(white_value=white_value)
+    values = {split: white.values_of_arrays(found) for split, (found, _) in splits.items()}
+    conversion, guesses = white.resolve(path, conversion, values, numbered)
     return raw.RawImages(
-        class_names=[str(number) for number in range(max(numbers) + 1)],
+        class_names=[str(number) for number in classes],
         splits={
-            split: list(zip(*part, strict=True)) for split, part in splits.items() if len(part[1])
+            split: [(image, classes.get(label)) for image, label in zip(*part, strict=True)]
+            for split, part in splits.items()
+            if len(part[1])
         },
         load=load_array,
         conversion=raw.resolve(conversion, splits['train'][0], shape_of_array, path),
         content=content_of_array,
+        notes=[*notes, *guesses, *_note_classes(list(classes))],
     )
+
+
+def _note_classes(numbers):
+    """Returns a note if the labels are not all numbers from 0 on."""
+    rest = numbers[-1] + 1 - len(numbers)
+    if not rest:
+        return []
+    shown = ', '.join(map(str, numbers[:10])) + (', ...' if len(numbers) > 10 else '')
+    return [
+        f'the {len(numbers):,} classes are the labels that occur, {shown}; {rest:,} other '
+        f'number(s) from 0 to {numbers[-1]} do not occur'
+    ]
 
 
 def load_array(
@@ -151,59 +169,6 @@ def _read_npz(path):
         return {split: (found[x], found[y]) for split, (x, y) in splits.items()}
 
 
-def _read_csv(path, label_column, conversion):
-    with path.open(newline='', encoding='utf-8-sig') as file:  # Excel writes a byte order mark
-        header = next(csv.reader(file), [])
-    if label_column not in header:
-        raise UserError(
-            f'{path} has no column {label_column!r}; set --config.data.label_column to one of: '
-            + ', '.join(header[:10])
-        )
-    column = header.index(label_column)
-    table = _read_table(path, len(header))
-    labels, pixels = table[:, column], np.delete(table, column, axis=1)
-    count = len(header) - 1
-    channels = conversion.channels or 1
-    height, width = conversion.size or (round((count / channels) ** 0.5),) * 2
-    if not count or count != height * width * channels:
-        raise UserError(
-            f'{path} has {count} pixels a row, which is not {height}x{width}x{channels}; '
-            'set --config.data.image_size and --config.data.channels'
-        )
-    return pixels.reshape(-1, height, width, channels), labels
-
-
-def _read_table(path, columns):
-    """Returns the numbers below the header of a CSV file, float32[rows, columns].
-
-    An empty cell is NaN.
-    """
-    options = {'delimiter': ',', 'quotechar': '"', 'comments': None, 'encoding': 'utf-8-sig'}
-    try:
-        with warnings.catch_warnings(action='error'):
-            table = np.loadtxt(path, np.float32, skiprows=1, ndmin=2, **options)
-        if table.shape[1] == columns:
-            return table
-    except (ValueError, UserWarning):
-        pass
-    # A cell is empty or wrong. Python's reader is five times slower but can say where.
-    rows = []
-    with path.open(newline='', encoding='utf-8-sig') as file:
-        reader = csv.reader(file)
-        next(reader)
-        for row in filter(None, reader):  # skips empty lines
-            if len(row) != columns:
-                raise UserError(
-                    f'{path}, line {reader.line_num}: {len(row)} columns where the header has '
-                    f'{columns}'
-                )
-            try:
-                rows.append(np.array([value or 'nan' for value in row], np.float32))
-            except ValueError as error:
-                raise UserError(f'{path}, line {reader.line_num}: {error}') from error
-    return np.array(rows, np.float32).reshape(-1, columns)
-
-
 def _check_arrays(where, found, labels):
     """Returns the labels as a list of ints, with None where one is missing."""
     if found.ndim not in (3, 4) or found.dtype.kind not in 'buif':
@@ -230,17 +195,3 @@ def _check_arrays(where, found, labels):
             f'{MAX_CLASSES - 1}'
         )
     return [None if label != label else int(label) for label in labels]  # NaN differs from itself
-
-
-def _white_value(arrays):
-    """Returns the value that means white in arrays of floats: 1 or 255; 0 if there are none.
-
-    It is 255 if most images have a pixel above 1. One image alone does not tell: a black one with
-    a little noise in [0, 255] may have none.
-    """
-    largest = [
-        np.nanmax(array, axis=tuple(range(1, array.ndim)), initial=0)
-        for array in arrays
-        if array.dtype.kind == 'f'
-    ]
-    return (255 if np.median(np.concatenate(largest)) > 1 else 1) if largest else 0

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from neptune_jax.data.sources import images, raw
+from neptune_jax.data.sources import images, raw, white, workers
 from neptune_jax.data.sources.arrays import shape_of_array
 from neptune_jax.data.sources.builder import Preparation
 from neptune_jax.data.sources.images import Conversion
@@ -30,7 +30,7 @@ def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
             format than array_record, or one without `train`, `image` or `label`.
     """
     builder = _prepared(config.name.removeprefix('tfds:'), data_dir)
-    _records.cache_clear()  # the data set may have been prepared again
+    _records_of.cache_clear()  # the data set may have been prepared again
     features, sizes = builder.info.features, builder.info.splits
     if not (
         'train' in sizes
@@ -44,14 +44,19 @@ def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
         )
     names = {SPLITS[split]: split for split in sizes if split in SPLITS}
     folder = Path(builder.data_path)
+
+    def name_of(split, number):
+        return f'{names[split]}[{number}]'
+
     return raw.preparation(
         config,
         data_dir,
         name=f'tfds_{builder.name}',
         files=sorted(folder.iterdir()),
         settings=[builder.info.full_name],
-        read=functools.partial(_read, config.name, builder.info, folder, names),
-        name_of=lambda split, number: f'{names[split]}[{number}]',
+        read_from=builder.info.full_name,
+        read=functools.partial(_read, config.name, builder.info, folder, names, name_of),
+        name_of=name_of,
     )
 
 
@@ -60,28 +65,48 @@ def load_record(
 ) -> tuple[np.ndarray, int | None, list[str]]:
     """Returns the image of a (folder, split, number), its label, and the rules that changed it."""
     folder, split, number = item
-    example = _records(folder, split)[number]
+    example = _record(folder, split, number)
     image, rules = images.convert(example['image'], conversion)
+    return image, _label(example), rules
+
+
+def _label_of_record(item):
+    return _label(_record(*item))
+
+
+def _label(example):
     label = int(example['label'])
-    return image, None if label < 0 else label, rules  # tfds has -1 for unknown labels
+    return None if label < 0 else label  # tfds has -1 for unknown labels
 
 
-def _read(where, info, folder, names, conversion):
+def _read(where, info, folder, names, name_of, conversion):
     items = {
         split: [(str(folder), name, i) for i in range(info.splits[name].num_examples)]
         for split, name in names.items()
     }
+    found: white.Found = {}
+    if info.features['image'].np_dtype not in (np.uint8, np.bool_):
+        found = {
+            split: white.values_of_images(enumerate(workers.map_all(_range_of_record, own)))
+            for split, own in items.items()
+        }
+    conversion, notes = white.resolve(where, conversion, found, name_of)
     return raw.RawImages(
         class_names=info.features['label'].names,
         splits=items,
         load=load_record,
         conversion=raw.resolve(conversion, items['train'], _shape_of_record, where),
+        label_of=_label_of_record,
+        notes=notes,
     )
 
 
+def _range_of_record(item):
+    return white.range_of_array(_record(*item)['image'])
+
+
 def _shape_of_record(item, conversion):
-    folder, split, number = item
-    return shape_of_array(_records(folder, split)[number]['image'], conversion)
+    return shape_of_array(_record(*item)['image'], conversion)
 
 
 def _prepared(name, data_dir):
@@ -116,6 +141,21 @@ def _prepared(name, data_dir):
         raise UserError(f'tfds:{name}: {" ".join(str(error).split())[:300]}') from error
 
 
+def _record(folder, split, number):
+    """Returns the number-th record of a split as a dict.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return _records_of(folder, split)[number]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(
+            f'{folder}, record {number} of {split} cannot be read '
+            f'({" ".join(str(error).split())[:200]}); prepare the data set again with tfds'
+        ) from error
+
+
 @functools.lru_cache(maxsize=8)
-def _records(folder, split):
+def _records_of(folder, split):
     return tfds.builder_from_directory(folder).as_data_source(split)

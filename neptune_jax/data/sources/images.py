@@ -1,26 +1,37 @@
 """One raw image, a file or an array, to uint8[H, W, C]: mode, type, missing pixels, size."""
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from neptune_jax.data.sources.decoding import (
+    WHITE_16,
+    Unreadable,
+    open_file,
+    pixels_of,
+    transparent_pixels,
+)
 from neptune_jax.errors import UserError
 
-Image.MAX_IMAGE_PIXELS = None  # data.clean.max_pixels is the limit
+ONE = 1 + 0.5 / 255  # floats up to here round to white if 1 is white
+
+
+def _pad(image, size, method):
+    """Does what ImageOps.pad does, but a very long or wide image keeps one line of pixels."""
+    width, height = size
+    if round(image.height / image.width * width) == 0:
+        image = image.resize((width, 1), method)
+    elif round(image.width / image.height * height) == 0:
+        image = image.resize((1, height), method)
+    return ImageOps.pad(image, size, method)
+
 
 # How an image gets another size, and what replaces missing pixels, by their names in a config.
-RESIZE = {'stretch': Image.Image.resize, 'crop': ImageOps.fit, 'pad': ImageOps.pad}
+RESIZE = {'stretch': Image.Image.resize, 'crop': ImageOps.fit, 'pad': _pad}
 FILL = {'mean': np.nanmean, 'median': np.nanmedian, 'zero': lambda _: 0.0, 'drop': None}
-
-
-class Unreadable(Exception):
-    """An image that cannot be used. The message says why."""
-
-    rule = 'unreadable'  # its name in the report
 
 
 class MissingPixels(Unreadable):
@@ -41,7 +52,8 @@ class Conversion(NamedTuple):
     resize: str = ''  # '': refuse other sizes; 'stretch', 'crop' (the centre), 'pad' (with zeros)
     missing_pixels: str = 'mean'  # 'mean' or 'median' of the image's other pixels, 'zero', 'drop'
     max_pixels: int = 50_000_000  # files with more are not decoded: decompression bombs
-    white_value: int = 0  # the float that means white, 1 or 255; 0: 255 if a pixel is above 1
+    white: float = 0  # the number that means white in arrays and 16-bit files; 0: see `whites`
+    whites: Mapping[str, float] = {}  # the same for each kind of number (`kind_of`)
 
 
 def check_image_shape(size: Sequence[int], channels: int) -> None:
@@ -54,10 +66,21 @@ def check_image_shape(size: Sequence[int], channels: int) -> None:
         raise UserError(f'data.channels={channels} must be 1, 3, or 0: as the first image')
 
 
+def kind_of(dtype: np.dtype) -> str:
+    """Returns the kind of a type of numbers: all numbers of one kind have one white."""
+    if dtype.kind == 'b':
+        return 'booleans'
+    if dtype.kind == 'u' and dtype.itemsize <= 2:
+        return f'uint{8 * dtype.itemsize}'
+    return 'floats' if dtype.kind == 'f' else 'integers'
+
+
 def decode(path: str | Path | BinaryIO, conversion: Conversion) -> tuple[np.ndarray, list[str]]:
     """Returns uint8[H, W, C] for an image file of any mode and format that Pillow reads.
 
-    The second result names the rules that changed the image: `from_MODE` and `resized`.
+    The second result names the rules that changed the image: `from_MODE`, `resized`,
+    `from_16_bit_colour` (of which Pillow reads the upper 8 bits) and `without_metadata` (they are
+    damaged or too large).
 
     Args:
         path: of the file, or the open file.
@@ -65,45 +88,30 @@ def decode(path: str | Path | BinaryIO, conversion: Conversion) -> tuple[np.ndar
 
     Raises:
         Unreadable: not an image, truncated, too large, or of another size with `resize` unset.
+        OSError, MemoryError: the file cannot be read now, which says nothing about the image.
     """
-    image = open_image(path, conversion.max_pixels)
-    if image.mode.startswith('I') or image.mode == 'F':
-        return convert(np.asarray(image), conversion)
-    return _finish(image, conversion)
+    opened = open_file(path, conversion.max_pixels)
+    if not opened.is_deep:
+        image, rules = _finish(opened.image, conversion)
+        return image, opened.rules + rules
+    if opened.white:
+        conversion = conversion._replace(white=opened.white)
+    image, rules = convert(pixels_of(opened.image), conversion, transparent_pixels(opened.image))
+    return image, opened.rules + rules
 
 
-def open_image(path: str | Path | BinaryIO, max_pixels: int) -> Image.Image:
-    """Returns the Pillow image of a file, decoded and turned upright as its EXIF data say.
-
-    Raises:
-        Unreadable: not an image, truncated, or of more than `max_pixels` pixels.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # Pillow warns of oddities in files that it can read
-            with Image.open(path) as image:
-                if image.width * image.height > max_pixels:
-                    raise Unreadable(
-                        f'{image.width}x{image.height} pixels are more than '
-                        f'data.clean.max_pixels={max_pixels}'
-                    )
-                image.load()
-                return ImageOps.exif_transpose(image)
-    except Unreadable:
-        raise
-    except Exception as error:  # with damaged bytes Pillow raises exceptions of any class
-        raise Unreadable(' '.join(str(error).split()) or repr(error)) from error
-
-
-def convert(array: np.ndarray, conversion: Conversion) -> tuple[np.ndarray, list[str]]:
+def convert(
+    array: np.ndarray, conversion: Conversion, transparent: np.ndarray | None = None
+) -> tuple[np.ndarray, list[str]]:
     """Returns uint8[H, W, C] for an array, and the names of the rules that changed it.
 
     Args:
-        array: [H, W] or [H, W, C] of C = 1, 3 or 4 (RGB with transparency). uint8 is taken as it
-            is; uint16 is divided by 257; booleans, and floats whose white is 1, are multiplied by
-            255; other numbers must lie in [0, 255] and are rounded. NaN is a missing pixel.
-        conversion: Conversion with `channels` set; without `size`, the image keeps its own. For
-            floats, its `white_value` says whether they lie in [0, 1] or in [0, 255].
+        array: [H, W] or [H, W, C] of C = 1, 3 or 4 (RGB with transparency), of numbers from 0 to
+            the one that means white, or of booleans. NaN is a missing pixel.
+        conversion: Conversion with `channels` set; without `size`, the image keeps its own. Its
+            `white` or `whites` say what means white. Without, it is 255; 65535 for uint16; 1 for
+            floats of which none is above 1.
+        transparent: bool[H, W], pixels of which a white background is seen.
 
     Raises:
         Unreadable: values outside their range, missing pixels if those are to be dropped, a shape
@@ -117,11 +125,13 @@ def convert(array: np.ndarray, conversion: Conversion) -> tuple[np.ndarray, list
         raise Unreadable(f'an array of shape {array.shape} is not an image')
     if array.dtype.kind not in 'buif':
         raise Unreadable(f'pixels are numbers, not {array.dtype.name}')
-    if array.dtype != np.uint8:
+    if array.dtype != np.uint8 or 0 < conversion.white < 255:
         rules.append(f'from_{array.dtype.name}')
         if array.dtype.kind == 'f' and np.isnan(array).any():
             rules.append('missing_pixels')
         array = _to_uint8(array, conversion)
+    if transparent is not None:
+        array[transparent] = 255
     image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
     image, more = _finish(image, conversion)
     return image, rules + more
@@ -134,21 +144,26 @@ def _to_uint8(array, conversion):
     if missing.all():
         raise Unreadable('all pixels are missing')
     low, high = float(np.nanmin(array)), float(np.nanmax(array))
-    white_value = 255
-    if array.dtype == np.uint16:
-        white_value = 65535
-    elif array.dtype == bool:
-        white_value = 1
-    elif array.dtype.kind == 'f':
-        white_value = conversion.white_value or (1 if high <= 1 else 255)
-    if low < 0 or high > white_value:
+    white = _white(array.dtype, high, conversion)
+    scaled = array.astype(np.float64) * (255 / white)
+    # What rounds to black or to white is no more than an error of rounding.
+    if not (low * 255 / white >= -0.5 and high * 255 / white < 255.5):
         raise Unreadable(
-            f'{array.dtype.name} values from {low:g} to {high:g}; expected 0 to {white_value}'
+            f'{array.dtype.name} values from {low:g} to {high:g}; expected 0 to {white:g}'
         )
-    scaled = array.astype(np.float64) * (255 / white_value)
     if missing.any():
         scaled[missing] = FILL[conversion.missing_pixels](scaled)
     return np.rint(scaled).astype(np.uint8)
+
+
+def _white(dtype, high, conversion):
+    kind = kind_of(dtype)
+    if kind == 'booleans':
+        return 1
+    if kind == 'uint8' and conversion.white > 255:  # meant for wider numbers
+        return 255
+    by_type = {'uint16': WHITE_16, 'floats': 1 if high <= ONE else 255}.get(kind, 255)
+    return conversion.white or conversion.whites.get(kind, by_type)
 
 
 def _finish(image, conversion):
@@ -180,30 +195,3 @@ def _resize(image, conversion):
         image = RESIZE[conversion.resize](image, (width, height), Image.Resampling.BILINEAR)
     array = np.asarray(image)
     return array[..., None] if array.ndim == 2 else array
-
-
-def perceptual_hash(images: np.ndarray) -> np.ndarray:
-    """Returns bytes32[n], a hash that is often the same after small changes of an image.
-
-    Such changes are of brightness, noise and size. The hash is a "difference hash" (dHash): the
-    grey image is averaged to 16x17 cells, and each of the 256 bits says whether a cell is darker
-    than its right neighbour. It must be so by a fifth of the cells' standard deviation, so that
-    noise does not decide in flat areas.
-
-    Args:
-        images: uint8[n, H, W, C].
-    """
-    cells: np.ndarray = images.mean(axis=-1, dtype=np.float32)
-    for axis, count in ((1, 16), (2, 17)):
-        size = cells.shape[axis]
-        starts = np.arange(count) * size // count
-        if size >= count:
-            lengths = np.diff(np.append(starts, size)).astype(np.float32)
-            shape = [1, 1, 1]
-            shape[axis] = count
-            cells = np.add.reduceat(cells, starts, axis=axis) / lengths.reshape(shape)
-        else:
-            cells = np.take(cells, starts, axis=axis)
-    margin = 0.2 * cells.std(axis=(1, 2), keepdims=True)
-    bits = cells[:, :, 1:] - cells[:, :, :-1] > margin
-    return np.packbits(bits.reshape(len(images), -1), axis=-1).view('V32').ravel()

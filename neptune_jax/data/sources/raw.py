@@ -7,10 +7,9 @@ images in them are read only if no data set is prepared from these files with th
 import functools
 import hashlib
 import json
-import multiprocessing
+import operator
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,22 +17,22 @@ import numpy as np
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
+from neptune_jax.data.sources import survivors
 from neptune_jax.data.sources.builder import VERSION, ImageBuilder, Preparation, numbered
+from neptune_jax.data.sources.decoding import Unreadable
 from neptune_jax.data.sources.images import (
     FILL,
     RESIZE,
     Conversion,
-    Unreadable,
     WrongSize,
     check_image_shape,
 )
+from neptune_jax.data.sources.workers import map_all
 from neptune_jax.errors import UserError, check_choice
 
 UNREADABLE = ('drop', 'error')
 EXAMPLES_REPORTED = 10
-AHEAD = 1024  # images that worker processes may convert before they are written
 CONTENT_BYTES = 16  # of the hash of an image's raw content
-IN_PROCESS = 500  # so many images are converted sooner than worker processes start
 
 
 class RawImages(NamedTuple):
@@ -44,6 +43,8 @@ class RawImages(NamedTuple):
     load: Callable  # (item, conversion) -> image uint8[H, W, C], label or None, rules; picklable
     conversion: Conversion  # with `size` and `channels` set
     content: Callable | None = None  # item -> its raw bytes; their hash decides on the split
+    notes: Sequence[str] = ()  # what was guessed about all of them; a line each on the screen
+    label_of: Callable = operator.itemgetter(1)  # item -> label or None, also of one that is lost
 
 
 def preparation(
@@ -55,6 +56,8 @@ def preparation(
     read: Callable[[Conversion], RawImages],
     settings: Sequence[str] = (),
     name_of: Callable[[str, int], str] = numbered,
+    read_from: str = '',
+    rules: dict[str, Any] | None = None,
 ) -> Preparation:
     """Returns the Preparation of raw images. It looks at their files but does not open them.
 
@@ -67,6 +70,8 @@ def preparation(
             `size` and `channels` may be unset. It is called only to prepare the data set.
         settings: what else decides on the raw images.
         name_of: (split, number) -> a short text that finds a raw image again.
+        read_from: the full name of the data set of tfds that the images come from, if they do.
+        rules: what is known about the images before they are read, for data_report.json.
 
     Raises:
         UserError: a setting of the conversion that makes no sense.
@@ -77,11 +82,20 @@ def preparation(
     def create_builder():
         try:
             raw = read(conversion)
-        except OSError as error:
-            raise UserError(f'data.name={config.name!r} cannot be read: {error}') from error
-        return RawBuilder(name, config_name, raw, name_of, data_dir=data_dir, unreadable=unreadable)
+        except (OSError, MemoryError) as error:
+            problem = str(error) or 'out of memory'
+            raise UserError(
+                f'data.name={config.name!r} cannot be read: {problem}; make it readable, or take '
+                'it away, and start again'
+            ) from error
+        builder = RawBuilder(
+            name, config_name, raw, name_of, data_dir=data_dir, unreadable=unreadable
+        )
+        builder.info.metadata['read_from'] = read_from
+        return builder
 
-    return Preparation(data_dir / name / config_name / VERSION, create_builder, name_of)
+    directory = data_dir / name / config_name / VERSION
+    return Preparation(directory, create_builder, name_of, rules or {})
 
 
 def _conversion(config):
@@ -96,16 +110,23 @@ def _conversion(config):
         resize=config.resize,
         missing_pixels=config.clean.missing_pixels,
         max_pixels=config.clean.max_pixels,
+        white=config.white,
     )
 
 
 def _fingerprint(files, *settings):
-    """Returns a short text that changes when one of some files changes, or a setting does."""
+    """Returns a short text that changes when one of some files changes, or a setting does.
+
+    A program may set the size and the time of change of a file to what they were, as two archives
+    do that unpack to one place. The time of the last change of its inode and the inode's number are
+    the system's own.
+    """
     # The version of the records: the first had no `content`.
     digest = hashlib.sha256(json.dumps(['2', *settings]).encode())
     for path in files:
         status = path.stat() if path.exists() else path.lstat()  # a link may lead nowhere
-        digest.update(os.fsencode(path) + f' {status.st_size} {status.st_mtime_ns}\n'.encode())
+        times = f'{status.st_mtime_ns} {status.st_ctime_ns}'
+        digest.update(os.fsencode(path) + f' {status.st_size} {times} {status.st_ino}\n'.encode())
     return digest.hexdigest()[:20]
 
 
@@ -143,7 +164,9 @@ class RawBuilder(ImageBuilder):
     def _split_generators(self, dl_manager):
         raw, report = self.raw, {}
         self.info.metadata['report'] = report
+        self.info.metadata['notes'] = list(raw.notes)
         self.info.metadata['left_out'] = {split: [] for split in raw.splits}
+        self.info.metadata['lost'] = {split: {} for split in raw.splits}
         self.info.metadata['before'] = {split: len(items) for split, items in raw.splits.items()}
         load = functools.partial(_load, raw.load, raw.content, raw.conversion)
         return {
@@ -152,9 +175,16 @@ class RawBuilder(ImageBuilder):
         }
 
     def _generate_examples(self, split, items, load, report):
-        used, reason = 0, 'its label is missing'
-        for i, (image, label, rules, content) in enumerate(_load_all(load, items)):
+        reason = 'its label is missing'
+        counts = dict.fromkeys(self.CLASS_NAMES, 0)
+        losses = self.info.metadata['lost'][split]
+        for i, (image, label, rules, content) in enumerate(map_all(load, items)):
             name = self.name_of(split, i)
+            if isinstance(image, (OSError, MemoryError)):
+                raise UserError(
+                    f'{name} cannot be read now ({str(image) or "out of memory"}), and so nothing '
+                    'was prepared; make it readable, or take it away, and start again'
+                )
             if isinstance(image, Unreadable):
                 if isinstance(image, WrongSize):
                     raise UserError(f'{name}: {image}')
@@ -174,49 +204,49 @@ class RawBuilder(ImageBuilder):
                     entry['examples'].append(name)
             if label is None:
                 self.info.metadata['left_out'][split].append(i)
+                lost_label = self.raw.label_of(items[i])
+                if lost_label is not None:
+                    survivors.add_loss(losses, self.CLASS_NAMES[lost_label], rules[0], name)
             else:
-                used += 1
+                counts[self.CLASS_NAMES[label]] += 1
                 yield i, {'image': image, 'label': label} | content
-        if not used:
+        if not any(counts.values()):
             raise UserError(
                 f'none of the {len(items)} images of the split {split!r} can be used; the last is '
                 f'{self.name_of(split, len(items) - 1)}: {reason}'
             )
-
-
-def _load_all(load, items):
-    """Yields `load(item)` for each item, in their order; many of them by worker processes."""
-    if len(items) <= IN_PROCESS:
-        yield from map(load, items)
-        return
-    # Started anew, not forked: JAX and tfds have threads, which a fork would break.
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-        for start in range(0, len(items), AHEAD):
-            yield from pool.map(load, items[start : start + AHEAD], chunksize=16)
+        if split == 'train':
+            survivors.check(counts, losses)
 
 
 def _load(load, content, conversion, item):
     """Returns what `load` does, and a dict with the hash of the content if `content` is given.
 
-    For an unreadable image: the exception, None, no rules and no hash.
+    For an image that is unreadable, or cannot be read now: the exception, None, no rules, no hash.
     """
     try:
         loaded = load(item, conversion)
-    except Unreadable as error:
+        raw_bytes = content(item) if content else None
+    except (Unreadable, OSError, MemoryError) as error:
         return error, None, [], {}
-    if content is None:
+    if raw_bytes is None:
         return *loaded, {}
-    digest = hashlib.blake2b(content(item), digest_size=CONTENT_BYTES).digest()
+    digest = hashlib.blake2b(raw_bytes, digest_size=CONTENT_BYTES).digest()
     return *loaded, {'content': np.frombuffer(digest, np.uint8)}
 
 
-def check_counts(where: str | Path, labels: Sequence) -> None:
-    """Raises UserError unless the training labels are of two classes with two images each."""
+def check_counts(where: str | Path, labels: Sequence, more: str = '') -> None:
+    """Raises UserError unless the training labels are of two classes with two images each.
+
+    Args:
+        where: the labels come from, for the error message.
+        labels: of all training images, none of which has been read yet.
+        more: what else the message says.
+    """
     names, counts = np.unique(np.array(labels), return_counts=True)
     if len(names) < 2:
         found = f'only class {names[0]}' if len(names) else 'no labels'
-        raise UserError(f'{where} has {found}: there is nothing to classify')
+        raise UserError(f'{where} has {found}{more}: there is nothing to classify')
     if counts.min() < 2:
         raise UserError(
             f'{where}: class {names[counts.argmin()]} has one image; a class needs at least two'

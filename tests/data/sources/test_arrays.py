@@ -84,6 +84,69 @@ def test_an_image_out_of_range_is_refused_where_the_unreadable_are(read_arrays):
         read_arrays({'images': images, 'labels': LABELS}, **{'clean.unreadable': 'error'})
 
 
+@pytest.mark.parametrize(
+    ('numbers', 'note'),
+    [
+        ((0, 1, 2), None),
+        ((1, 2, 3), 'the labels that occur, 1, 2, 3; 1 other number(s) from 0 to 3 do not occur'),
+        ((0, 1, 3000), 'occur, 0, 1, 3000; 2,998 other number(s) from 0 to 3000 do not occur'),
+        ((7.0, 3.0, 9.0), 'occur, 3, 7, 9; 7 other number(s) from 0 to 9 do not occur'),
+    ],
+)
+def test_the_classes_are_the_labels_that_occur(read_arrays, numbers, note):
+    labels = np.array(numbers)[LABELS]
+    arrays = {'x_train': SCANS, 'y_train': labels, 'x_test': SCANS[:4], 'y_test': labels[:4]}
+    source = read_arrays(arrays)
+    assert source.class_names == tuple(str(int(number)) for number in sorted(numbers))
+    names = np.array(source.class_names)[source.index()['label']]
+    np.testing.assert_array_equal(names.astype(int), [*labels, *labels[:4]])
+    assert len(source.notes) == bool(note)
+    assert not note or source.notes[0].endswith(note)
+
+
+def test_a_label_that_is_missing_is_no_class(read_arrays):
+    labels = LABELS * 2.0
+    labels[5] = np.nan
+    source = read_arrays({'images': SCANS, 'labels': labels})
+    assert source.class_names == ('0', '2', '4')
+    np.testing.assert_array_equal(source.index()['label'], np.delete(LABELS, 5))
+    assert source.report['missing_labels'] == {'count': 1, 'examples': ['train[5]']}
+
+
+def test_a_file_that_cannot_be_read_now_can_be_read_later(read_arrays, monkeypatch):
+    arrays = {'images': SCANS, 'labels': LABELS}
+    with monkeypatch.context() as patch:
+
+        def refuse(*args, **kwargs):
+            raise PermissionError(13, 'Permission denied')
+
+        patch.setattr('numpy.load', refuse)
+        with pytest.raises(UserError, match=r'raw.npz cannot be read: .*Permission denied'):
+            read_arrays(arrays)
+    np.testing.assert_array_equal(read_arrays(arrays).images()[..., 0], SCANS)
+
+
+def test_splits_of_two_scales_are_refused(read_arrays, refused, tmp_path):
+    arrays = {'x_train': SCANS * 1.0, 'y_train': LABELS, 'x_test': SCANS / 255, 'y_test': LABELS}
+    message = r'12 of 12 images of test .* floats from 0.\S+ to 1, the others from \S+ to 255; res'
+    with pytest.raises(UserError, match=message):
+        read_arrays(arrays)
+    source = read_arrays(arrays, white=255.0)
+    test = source.images()[source.splits['test'], ..., 0]
+    np.testing.assert_array_equal(test, np.rint(SCANS / 255))
+
+
+def test_white_of_arrays(read_arrays):
+    twelve = np.random.default_rng(0).integers(0, 4096, SCANS.shape).astype(np.uint16)
+    twelve[0, 0, 0] = 4095
+    arrays = {'images': twelve, 'labels': LABELS}
+    for field in (0.0, 4095.0):
+        pixels = read_arrays(arrays, white=field).images()[..., 0]
+        np.testing.assert_array_equal(pixels, np.rint(twelve / 4095 * 255))
+    full = read_arrays(arrays, white=65535.0).images()[..., 0]
+    np.testing.assert_array_equal(full, np.rint(twelve / 257))
+
+
 def test_missing_pixels_and_labels(read_arrays):
     images, labels = SCANS.astype(np.float32), LABELS.astype(np.float64)
     images[2, 0, 0] = np.nan
@@ -158,7 +221,8 @@ def test_images_of_another_size_in_the_test_split(read_arrays):
         ),
         (
             {'images': SCANS - 128.0, 'labels': LABELS},
-            r"none of the 12 images of the split 'train' .*values from -1",
+            r'12 of 12 images of train .train.0., .* below 0: floats from -127 to 127; black must '
+            r'be 0: rescale all images, maybe by .x \+ 127. / 254$',
         ),
     ],
 )
@@ -236,6 +300,40 @@ def test_a_csv(read_csv):
     np.testing.assert_array_equal(source.images(), PIXELS.reshape(4, 1, 4, 1))
 
 
+def test_columns_that_are_numbered(read_csv):
+    # As pandas writes a table without names of columns.
+    source = read_csv(CSV.replace('p0,label,p1,p2,p3', '0,1,2,3,4'), label_column='1')
+    np.testing.assert_array_equal(source.images(), PIXELS.reshape(4, 2, 2, 1))
+    assert source.notes == []
+
+
+@pytest.mark.parametrize(
+    ('header', 'noted'),
+    [
+        ('p0,label,p1,p2,p3', False),
+        ('1x1,label,1x2,2x1,2x2', False),
+        ('a,label,b,c,d', False),
+        ('x9,label,x10,x11,x12', False),
+        ('p0,label,p10,p2,p3', True),
+        ('1x1,label,2x1,1x2,2x2', True),
+    ],
+)
+def test_pixels_in_another_order_than_their_names_are_noted(read_csv, header, noted):
+    source = read_csv(CSV.replace('p0,label,p1,p2,p3', header))
+    np.testing.assert_array_equal(source.images(), PIXELS.reshape(4, 2, 2, 1))
+    assert bool(source.notes) == noted
+    assert not noted or 'as pixels row by row in this order' in source.notes[0]
+
+
+def test_a_csv_of_12_bits(read_csv):
+    source = read_csv(CSV.replace('255', '4095').replace('5,1,6', '2005,1,4000'))
+    deep = np.array([[1, 2, 3, 4], [2005, 4000, 7, 8], [9, 10, 11, 12], [4095, 14, 15, 16]])
+    # Half of the images are as dark as images of 8 bits are: no single scale is certain.
+    np.testing.assert_array_equal(
+        source.images().reshape(4, 4), np.rint(deep * (255 / 4095)).astype(np.uint8)
+    )
+
+
 def test_a_csv_as_excel_writes_it(read_csv):
     source = read_csv('\ufefflabel,p0\r\n0,7\r\n0,8\r\n1,9\r\n1,255\r\n')
     assert source.images().ravel().tolist() == [7, 8, 9, 255]
@@ -268,6 +366,19 @@ def test_a_csv_with_missing_cells(read_csv):
             'has 5 pixels a row, .* 2x2x1',
         ),
         ('label\n1\n0\n', 'has 0 pixels a row'),
+        (CSV.replace(',', ';'), "has ';' between its columns; write it with commas there"),
+        (CSV.replace(',', ';').replace('2', '2,5'), "has ';' between its columns"),
+        (CSV.replace(',', '\t'), r"has '\\t' between its columns"),
+        (CSV.replace(',', '|'), r"has '\|' between"),
+        (CSV.replace(',', ' '), "has ' ' between"),
+        (';'.join(['label', *(f'pixel{i}' for i in range(784))]), '^.{,300}$'),
+        (CSV.partition('\n')[2], 'has no header: its first line holds numbers'),
+        ('0.5,1\n0.7,0\n', 'has no header'),
+        ('5;0,5;1,5\n4;0,5;2,5\n', "has ';' between its columns"),
+        (CSV.replace('p3', 'label'), "has two columns 'label'; rename one"),
+        (','.join(['x' * 500] * 784), '^.{,700}$'),
+        (CSV.replace('7', '"7,5"'), "line 3: could not convert string to float: '7,5'"),
+        (CSV.replace('7', 'x' * 9999), '^.{,400}$'),
         ('', 'no column'),
         ('p0,label\n', 'raw.csv has no labels'),
         (CSV.replace('1,0,', '1,-3,', 1), 'label -3.0 of example 0 is not a whole number'),
