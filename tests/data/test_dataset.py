@@ -275,6 +275,29 @@ def test_statistics_are_those_of_what_is_trained_on(config, fields):
     np.testing.assert_allclose(data.standardizer.scale, pixels.std(), rtol=1e-6)
 
 
+def test_other_labels_or_pixels_of_a_split_change_its_sha256_alone(config, tmp_path):
+    def fingerprint(change=lambda arrays: None):
+        rng = np.random.default_rng(0)
+        arrays = {}
+        for split in ('train', 'val', 'test'):
+            arrays[f'x_{split}'] = rng.integers(0, 256, (12, 6, 6)).astype(np.uint8)
+            arrays[f'y_{split}'] = np.arange(12) % 2
+        change(arrays)
+        np.savez(tmp_path / 'raw.npz', **arrays)
+        config.data.update({'name': 'arrays', 'path': str(tmp_path / 'raw.npz')})
+        return dataset.load(config.data).describe()['sha256']
+
+    first = fingerprint()
+    assert fingerprint() == first
+    for name, place in (('y_val', 3), ('x_val', (3, 0, 0)), ('y_train', 0), ('x_test', (11, 5, 5))):
+
+        def change(arrays, name=name, place=place):
+            arrays[name][place] ^= 1
+
+        found = fingerprint(change)
+        assert [split for split in first if found[split] != first[split]] == [name[2:]]
+
+
 def test_statistics_count_copies_once(config, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (40, 6, 6)).astype(np.uint8)
     images[20:] = 255  # one white image and 19 copies of it

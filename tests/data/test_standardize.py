@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,15 @@ def test_a_constant_channel_becomes_zero(name):
     images = IMAGES.copy()
     images[..., 1] = 77
     np.testing.assert_allclose(apply(name, images)[..., 1], np.zeros((50, 6, 5)), atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['mean_std', 'min_max', 'none', 'per_image', 'imagenet'])
+def test_what_a_checkpoint_keeps_of_it_standardises_alike(name):
+    fitted = standardize.fit(index(IMAGES), TRAIN, IMAGES.shape[1:], name)
+    kept = json.loads(json.dumps(fitted.to_dict()))
+    pixels = IMAGES.astype(np.float32) / 255
+    found = standardize.Standardizer.from_dict(kept)(pixels)
+    np.testing.assert_array_equal(found, fitted(pixels))
 
 
 def test_unknown_names_are_refused():
