@@ -104,6 +104,26 @@ def test_the_splits_of_tfds(read, prepare):
     assert source.report == {}
 
 
+def test_a_data_set_of_12_bits(read, prepare):
+    deep = RNG.integers(0, 4096, (12, 6, 5, 1)).astype(np.uint16)
+    deep[0, 0, 0] = 4095
+    pairs = list(zip(deep, LABELS, strict=True))
+    feature = tfds.features.Tensor(shape=(6, 5, 1), dtype=np.uint16)
+    prepare(feature, {'train': pairs[:8], 'test': pairs[8:]})
+    source = read()
+    np.testing.assert_array_equal(source.images(), np.rint(deep * (255 / 4095)))
+    assert [note[:21] for note in source.notes] == ['uint16 up to 4095: 40']
+    np.testing.assert_array_equal(read(white=65535.0).images(), np.rint(deep / 257))
+
+
+def test_splits_of_two_scales(refused, prepare):
+    unit = list(zip((COLOUR / 255).astype(np.float32), LABELS, strict=True))
+    bright = list(zip(COLOUR.astype(np.float32), LABELS, strict=True))
+    feature = tfds.features.Tensor(shape=(6, 5, 3), dtype=np.float32)
+    prepare(feature, {'train': bright, 'validation': unit})
+    refused(r'^tfds:animals: 12 of 12 images of val \(validation\[0\], .* from 0 to 1, the others ')
+
+
 def test_images_of_several_sizes(read, prepare, refused):
     whites = [np.full((4 + i, 9 - i, 3), 20 * i, np.uint8) for i in range(5)]
     prepare(

@@ -313,11 +313,12 @@ def test_what_a_config_for_images_of_ones_own_sets_is_named_for_other_sources(
     read, data_dir, capsys
 ):
     fields = {'path': 'images', 'image_size': (9, 9), 'channels': 1, 'resize': 'crop'}
+    fields |= {'white': 9.0}
     mini = {'name': 'fashion_mnist_mini', 'dir': str(data_dir)}
     read(**mini, **fields)
     assert (
         "note     data.name='fashion_mnist_mini' does not use data.path, data.image_size, "
-        'data.channels, data.resize\n'
+        'data.channels, data.resize, data.white\n'
     ) in capsys.readouterr().out
     read(**mini)
     read(**SYNTHETIC, channels=1)
