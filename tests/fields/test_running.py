@@ -129,6 +129,7 @@ def test_a_run_starts_from_parameters_statistics_and_averages_of_another(data_di
         (state.params, expected.params),
         (state.batch_stats, expected.batch_stats),
         (state.ema, expected.params),
+        (state.variables['batch_stats'], expected.batch_stats),  # averaged ones
     ):
         jax.tree.map(np.testing.assert_array_equal, found, saved)
     assert int(state.step) == 0

@@ -42,10 +42,10 @@ TRAININGS = {
             'optim.weight_decay': 0.1,
             'optim.schedule': 'step',
             'optim.decay_at': ('2 steps', '80%'),
-            'optim.decay_factor': 0.3,
+            'optim.decay_factor': 0.05,
             'loss.class_weights': 'balanced',
         },
-        0.5 * np.array([1, 1, 0.3, 0.3, 0.09]),
+        0.5 * np.array([1, 1, 0.05, 0.05, 0.0025]),
         {'update': regression.sgd(0.8, True, 0.1), 'class_weights': BALANCED},
     ),
     'adam, clipped': (

@@ -88,6 +88,14 @@ def test_bce_is_the_sum_of_one_binary_loss_a_class():
     np.testing.assert_allclose(losses.bce(logits, labels), expected, rtol=1e-5)
 
 
+def test_probabilities_are_a_softmax_but_for_losses_of_one_class_against_the_rest():
+    logits = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    for loss in (losses.cross_entropy, lambda logits, labels: None):
+        np.testing.assert_allclose(losses.probabilities(logits, loss), softmax(logits), rtol=1e-5)
+    sigmoids = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(losses.probabilities(logits, losses.bce), sigmoids, rtol=1e-5)
+
+
 # ---------------------------------------------------------------------------- train_step
 
 
@@ -140,6 +148,10 @@ def test_class_weights_and_mixed_labels_weigh_the_loss_of_each_example():
         expected -= weight * class_weights[own] * np.log(probabilities[i, own]) / 10
         expected -= (1 - weight) * class_weights[other] * np.log(probabilities[i, other]) / 10
     np.testing.assert_allclose(values['loss'], expected, rtol=1e-5)
+    # Of the two labels of a mixed image, its own one counts.
+    correct = (logits.argmax(axis=1) == batch['label']).mean()
+    assert correct != (logits.argmax(axis=1) == batch['other_label']).mean()
+    np.testing.assert_allclose(values['accuracy'], correct, rtol=1e-6)
 
 
 @pytest.mark.parametrize('loss', [losses.cross_entropy, losses.bce])
