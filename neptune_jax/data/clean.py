@@ -4,17 +4,20 @@ Unreadable images, missing pixels and missing labels are dealt with when a data 
 (sources/raw.py). The report has both.
 """
 
+import copy
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from neptune_jax.data.sources import survivors
 from neptune_jax.data.sources.raw import EXAMPLES_REPORTED
 from neptune_jax.data.sources.source import Source
 from neptune_jax.errors import UserError, check_choice
 
 DUPLICATES = ('drop', 'keep')
 NEAR_DUPLICATES = ('count', 'drop', 'ignore')
+NAMED = ('empty_classes', 'folders_without_images')  # rules whose examples the screen shows
 
 
 def clean(
@@ -36,7 +39,8 @@ def clean(
         split) and `rules`, each with its `count` and its first ten `examples`.
 
     Raises:
-        UserError: an unknown option, or a split that is empty after cleaning.
+        UserError: an unknown option, a split that is empty after cleaning, or fewer than two
+            classes with training images.
     """
     check_choice(config.duplicates, DUPLICATES, 'data.clean.duplicates')
     check_choice(config.near_duplicates, NEAR_DUPLICATES, 'data.clean.near_duplicates')
@@ -68,33 +72,66 @@ def clean(
                 'images are copies of others: see the options data.clean.*, or take this split '
                 'away, and one is drawn from the training images'
             )
+    classes = {
+        split: dict(
+            zip(
+                source.class_names,
+                np.bincount(index['label'][part], minlength=len(source.class_names)).tolist(),
+                strict=True,
+            )
+        )
+        for split, part in splits.items()
+    }
     report = {
         'before': source.before,
         'after': {split: len(part) for split, part in splits.items()},
-        'classes': {
-            split: dict(
-                zip(
-                    source.class_names,
-                    np.bincount(index['label'][part], minlength=len(source.class_names)).tolist(),
-                    strict=True,
-                )
-            )
-            for split, part in splits.items()
-        },
-        'rules': rules,
+        'classes': classes,
+        'rules': _empty_classes(source, index['label'], classes) | rules,
     }
     return splits, report
 
 
+def _empty_classes(source, labels, classes):
+    """Returns the rule that names the classes of which no image is left, and why.
+
+    Raises:
+        UserError: training images of fewer than two classes are left.
+    """
+    found = []
+    for split, counts in classes.items():
+        losses = copy.deepcopy(source.lost.get(split, {}))
+        part = source.splits[split]
+        for label, (name, count) in enumerate(counts.items()):
+            copies = part[labels[part] == label] if not count else part[:0]
+            if len(copies):
+                first = source.name(copies[0])
+                survivors.add_loss(losses, name, 'copies_of_other_images', first, len(copies))
+        if split == 'train':
+            survivors.check(counts, losses)
+        else:  # a class may have no validation or test images
+            counts = {name: count for name, count in counts.items() if name in losses}
+        found += [f'{split}: {each}' for each in survivors.empty_classes(counts, losses)]
+    rule = {'count': len(found), 'examples': found[:EXAMPLES_REPORTED]}
+    return {'empty_classes': rule} if found else {}
+
+
 def summary(report: dict[str, Any]) -> str:
     """Returns what cleaning found as one line."""
-    found = [
-        f'{rule["count"]:,} {name.replace("_", " ")}' for name, rule in report['rules'].items()
-    ]
+    found = [_in_words(name, rule) for name, rule in report['rules'].items()]
     counts = [count for count in report['classes']['train'].values() if count]
     if max(counts) > 1.5 * min(counts):
         found.append(f'classes of {min(counts):,} to {max(counts):,} training images')
     return ', '.join(found) or 'nothing to clean'
+
+
+def _in_words(name, rule):
+    """Returns a rule with its count, and of some rules what it counted."""
+    text = f'{rule["count"]:,} {name.replace("_", " ")}'
+    if 'kinds' in rule:
+        kinds = [f'{count:,} {kind}' for kind, count in rule['kinds'].items()]
+        more = [f'{len(kinds) - EXAMPLES_REPORTED:,} more kinds'] * (len(kinds) > EXAMPLES_REPORTED)
+        return f'{text} ({", ".join(kinds[:EXAMPLES_REPORTED] + more)})'
+    return f'{text} ({", ".join(rule["examples"])})' if name in NAMED else text
 
 
 def _repeated(keys, examples):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from neptune_jax.data.sources import survivors
 from neptune_jax.data.sources.builder import writable
 from neptune_jax.data.sources.images import perceptual_hash
 
@@ -26,9 +27,12 @@ class Source:
     directory: Path
     splits: dict[str, np.ndarray]  # official ones: 'train' and maybe 'val', 'test': int64[n]
     name_of: Callable[[str, int], str]  # of (split, number of a raw image in it)
+    rules: dict[str, Any]  # what was left out without reading it
 
     @classmethod
-    def from_directory(cls, directory: Path, name_of: Callable[[str, int], str]) -> 'Source':
+    def from_directory(
+        cls, directory: Path, name_of: Callable[[str, int], str], rules: dict[str, Any]
+    ) -> 'Source':
         """Returns the Source of the data set that is prepared in a directory."""
         info = tfds.builder_from_directory(directory).info
         splits, start = {}, 0
@@ -37,12 +41,17 @@ class Source:
                 size = info.splits[split].num_examples
                 splits[split] = np.arange(start, start + size)
                 start += size
-        return cls(info, directory, splits, name_of)
+        return cls(info, directory, splits, name_of, rules)
 
     @property
     def full_name(self) -> str:
         """The name under which tfds knows the data set: NAME/VERSION or NAME/CONFIG/VERSION."""
         return self.info.full_name
+
+    @property
+    def read_from(self) -> str:
+        """The full name of the data set of tfds that the images were read from; '' for others."""
+        return self.info.metadata.get('read_from', '')
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -56,8 +65,18 @@ class Source:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What the preparation dropped and changed: a count and the first examples of each rule."""
-        return self.info.metadata.get('report', {})
+        """What was not used, dropped or changed: a count and the first examples of each rule."""
+        return self.rules | self.info.metadata.get('report', {})
+
+    @property
+    def lost(self) -> dict[str, survivors.Losses]:
+        """What the preparation dropped of each class, by split."""
+        return self.info.metadata.get('lost', {})
+
+    @property
+    def notes(self) -> list[str]:
+        """What the preparation guessed about all images, a line each."""
+        return self.info.metadata.get('notes', [])
 
     @property
     def before(self) -> dict[str, int]:
@@ -118,8 +137,11 @@ class Source:
         with contextlib.ExitStack() as files:
             if images_path:
                 unfinished = files.enter_context(_replacing(images_path))
+                # Not memory-mapped: on a full disk that would kill the process with SIGBUS.
+                images = files.enter_context(unfinished.open('wb'))
                 shape = (len(self), *self.image_shape)
-                images = np.lib.format.open_memmap(unfinished, 'w+', np.uint8, shape)
+                header = {'descr': '|u1', 'fortran_order': False, 'shape': shape}
+                np.lib.format.write_array_header_1_0(images, header)
             chunk = max(1, CHUNK // int(np.prod(self.image_shape)))
             for start in range(0, len(self), chunk):
                 stop = min(start + chunk, len(self))
@@ -127,7 +149,7 @@ class Source:
                 pixels = columns.pop('image')
                 parts.append(columns | _statistics(pixels))
                 if images_path:
-                    images[start:stop] = pixels
+                    images.write(pixels.tobytes())
             columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
             unfinished = files.enter_context(_replacing(self.directory / 'index.npz'))
             np.savez(unfinished, **columns)
