@@ -74,26 +74,43 @@ def open_image(path: str | Path | BinaryIO, max_pixels: int) -> Image.Image:
 def open_file(path: str | Path | BinaryIO, max_pixels: int) -> Opened:
     """Returns what `open_image` does, and what else is known of the file. Raises the same."""
     try:
-        try:
-            return _load(path, max_pixels)
-        except (Unreadable, MemoryError):
-            raise
-        except Exception as error:
-            if _is_of_system(error):
-                raise
-            content = metadata.without_metadata(_read(path))
-            if content is None:
-                raise
-            with contextlib.suppress(Exception):
-                opened = _load(io.BytesIO(content), max_pixels)
-                return opened._replace(rules=[*opened.rules, 'without_metadata'])
-            raise
+        return _load(path, max_pixels)
     except (Unreadable, MemoryError):
         raise
     except Exception as error:  # with damaged bytes Pillow raises exceptions of any class
         if _is_of_system(error):
             raise
-        raise Unreadable(' '.join(str(error).split()) or repr(error)) from error
+        opened = _load_what_is_whole(_read(path), max_pixels)
+        if opened is None:
+            raise Unreadable(' '.join(str(error).split()) or repr(error)) from error
+        return opened
+
+
+def _load_what_is_whole(content, max_pixels):
+    """Returns what `_load` does for a file that Pillow refuses although its picture is whole.
+
+    None for a file with a damaged picture.
+    """
+    content = metadata.without_metadata(content)
+    if content is None:
+        return None
+    with contextlib.suppress(Exception):
+        opened = _load(io.BytesIO(content), max_pixels)
+        return opened._replace(rules=[*opened.rules, 'without_metadata'])
+    # If nothing but the end of a JPEG file is missing, no pixel depends on what stands there. (A
+    # progressive file may lack its last scans, which no pixel shows.)
+    content = content.removesuffix(b'\xff')
+    with contextlib.suppress(Exception):
+        opened, *others = (
+            _load(io.BytesIO(content + filler * 250 + metadata.JPEG_END), max_pixels)
+            for filler in (b'\0\0', b'\xfe\xfe', b'\xa5\x5a')
+        )
+        pixels = np.asarray(opened.image)
+        if not opened.image.info.get('progressive') and all(
+            np.array_equal(pixels, np.asarray(other.image)) for other in others
+        ):
+            return opened._replace(rules=[*opened.rules, 'without_end'])
+    return None
 
 
 def _is_of_system(error):

@@ -79,8 +79,8 @@ def decode(path: str | Path | BinaryIO, conversion: Conversion) -> tuple[np.ndar
     """Returns uint8[H, W, C] for an image file of any mode and format that Pillow reads.
 
     The second result names the rules that changed the image: `from_MODE`, `resized`,
-    `from_16_bit_colour` (of which Pillow reads the upper 8 bits) and `without_metadata` (they are
-    damaged or too large).
+    `from_16_bit_colour` (of which Pillow reads the upper 8 bits), `without_metadata` (they are
+    damaged or too large) and `without_end` (a whole picture, but no end of the JPEG file).
 
     Args:
         path: of the file, or the open file.
@@ -125,6 +125,7 @@ def convert(
         raise Unreadable(f'an array of shape {array.shape} is not an image')
     if array.dtype.kind not in 'buif':
         raise Unreadable(f'pixels are numbers, not {array.dtype.name}')
+    # A white above 255 is meant for wider numbers.
     if array.dtype != np.uint8 or 0 < conversion.white < 255:
         rules.append(f'from_{array.dtype.name}')
         if array.dtype.kind == 'f' and np.isnan(array).any():
@@ -160,8 +161,6 @@ def _white(dtype, high, conversion):
     kind = kind_of(dtype)
     if kind == 'booleans':
         return 1
-    if kind == 'uint8' and conversion.white > 255:  # meant for wider numbers
-        return 255
     by_type = {'uint16': WHITE_16, 'floats': 1 if high <= ONE else 255}.get(kind, 255)
     return conversion.white or conversion.whites.get(kind, by_type)
 

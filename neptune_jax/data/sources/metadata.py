@@ -11,6 +11,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 _INTEGERS = {1: 'B', 3: 'H', 4: 'I', 6: 'b', 8: 'h', 9: 'i'}  # types of a TIFF tag, for `struct`
 
 _PNG, _JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8'
+JPEG_END = b'\xff\xd9'
 _PNG_ANCILLARY = 0x20  # the bit of a chunk's first letter that says that it may be passed over
 _TRANSPARENCY_BYTES = {0: 2, 2: 6}  # of the chunk tRNS, for the colour types grey and RGB
 _SCAN, _COMMENT, _APP0, _APP1, _APP14, _APP15 = 0xDA, 0xFE, 0xE0, 0xE1, 0xEE, 0xEF
