@@ -15,19 +15,17 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from neptune_jax.devices import backend
+from neptune_jax import exits
+from neptune_jax.devices import backend, joining
 from neptune_jax.errors import Preempted, UserError
 
 PyTree = Any
-
-# Environment variables in which launchers give the number of processes.
-_COUNTS = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE', 'JAX_NUM_PROCESSES')
 
 _HEARTBEAT_TIMEOUT = 10  # seconds without a heartbeat after which JAX takes a process for dead
 
 
 @contextlib.contextmanager
-def joined(distributed: bool) -> Iterator[None]:
+def joined(distributed: bool, wait_seconds: float = 300.0) -> Iterator[None]:
     """Makes this process one of several inside the context, if it was started as one of several.
 
     It was if `distributed` is True, if SLURM, Open MPI or Cloud TPU started several processes, or
@@ -36,6 +34,10 @@ def joined(distributed: bool) -> Iterator[None]:
 
     All processes must leave the context normally, or all with Preempted; they wait for each other.
     If one leaves it with another exception, or dies, JAX aborts the others (SIGABRT, status 134).
+
+    Args:
+        distributed: whether to join others even if nothing in the environment tells of them.
+        wait_seconds: how long to wait for them.
 
     Raises:
         UserError: the other processes cannot be found.
@@ -46,19 +48,11 @@ def joined(distributed: bool) -> Iterator[None]:
         return
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
     try:
-        arguments: dict[str, Any] = {}
-        if 'JAX_NUM_PROCESSES' in os.environ:
-            arguments['num_processes'] = int(os.environ['JAX_NUM_PROCESSES'])
-            arguments['process_id'] = int(os.environ.get('JAX_PROCESS_ID', '0'))
-        jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT, **arguments)
-    except (RuntimeError, ValueError) as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise UserError(
-            f'parallel.distributed: the processes did not find each other ({reason}); start them '
-            'with SLURM, Open MPI or on Cloud TPU, or set JAX_COORDINATOR_ADDRESS, '
-            'JAX_NUM_PROCESSES and JAX_PROCESS_ID for each'
-        ) from error
-    backend.devices()
+        joining.join(wait_seconds, _HEARTBEAT_TIMEOUT)
+        backend.devices()
+    except BaseException as error:
+        _leave_at_once(error)
+        raise
     if jax.process_index():
         sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 - for the rest of the process
     preempted = None
@@ -75,15 +69,20 @@ def joined(distributed: bool) -> Iterator[None]:
             # A collective fails when another process dies. In that case JAX aborts this process
             # now, with a status that differs from that of an error.
             time.sleep(2 * _HEARTBEAT_TIMEOUT)
-        # JAX would wait at exit for the other processes, which wait for this one.
-        atexit.register(_exit_at_once, 2 if isinstance(error, UserError) else 1)
+        _leave_at_once(error)
         raise
     if preempted:
         raise preempted
 
 
+def _leave_at_once(error):
+    """Lets the process end without JAX, which would wait for the others; they wait for this one."""
+    statuses = {UserError: 2, KeyboardInterrupt: exits.CTRL_C_STATUS}
+    atexit.register(exits.at_once, statuses.get(type(error), 1))
+
+
 def _is_one_of_several():
-    counts = (os.environ.get(name, '1') for name in _COUNTS)
+    counts = (os.environ.get(name, '1') for name in joining.COUNTS)
     return any(count != '1' for count in counts) or ',' in os.environ.get(
         'TPU_WORKER_HOSTNAMES', ''
     )
@@ -96,12 +95,6 @@ def _connect_devices():
     """
     jax.pmap(lambda x: jax.lax.psum(x, 'device'), 'device')(np.zeros(jax.local_device_count()))
     broadcast(np.zeros(1))
-
-
-def _exit_at_once(status):
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 def broadcast(tree: PyTree) -> PyTree:

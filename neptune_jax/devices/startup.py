@@ -19,7 +19,8 @@ def prepare() -> None:
     """Caches compiled programs on the disk, and keeps freed memory.
 
     The environment variable JAX_COMPILATION_CACHE_DIR takes precedence. JAX reads it when it is
-    imported. Called after that, this function caches no programs.
+    imported. Called after that, or without a home folder to write to, this function caches no
+    programs.
     """
     _keep_compiled_programs()
     _keep_freed_memory()
@@ -39,15 +40,18 @@ def prepare_bfloat16() -> None:
 
 
 def _keep_compiled_programs():
+    os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
     try:
-        cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
-    except RuntimeError:  # nothing says where the home folder is, so nothing is cached
+        cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'neptune_jax/xla').expanduser()
+    except RuntimeError:  # nothing says where the home folder is
+        return
+    existing = next(filter(os.path.exists, (cache, *cache.absolute().parents)))
+    if not os.access(existing, os.W_OK):  # JAX would warn of each program
         return
     # Hosts may share the folder. A program may use instructions that another processor lacks.
     instructions = re.search('^flags.*$', _cpuinfo(), re.MULTILINE)
     digest = hashlib.sha256(instructions[0].encode() if instructions else b'').hexdigest()
-    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache / 'neptune_jax/xla' / digest[:8]))
-    os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
+    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache / digest[:8]))
 
 
 def _keep_freed_memory():

@@ -19,8 +19,8 @@ from neptune_jax.runs import files, reader
 # ends in a dot is a group.
 _FREE_FIELDS = tuple(
     'data.dir data.archive_dir data.mode data.workers checkpoint.every checkpoint.keep log. '
-    'parallel.driver parallel.num_devices parallel.distributed train.debug_nans '
-    'train.profile_steps neptune.'.split()
+    'parallel.driver parallel.num_devices parallel.distributed parallel.wait_seconds '
+    'train.debug_nans train.profile_steps neptune.'.split()
 )
 
 # What a start leaves if it is killed before config.json is complete.
@@ -90,8 +90,8 @@ class Run:
             full = files.is_disk_full(error)
             if full:
                 error = UserError(
-                    f'the disk of {self.workdir} is full; free some space and start the same '
-                    'command again: it continues from the last checkpoint'
+                    f'the disk of {self._full_folder(error)} is full; free some space and start '
+                    'the same command again: it continues from the last checkpoint'
                 )
             status = 'preempted' if isinstance(error, Preempted) else 'failed'
             self.update_summary(status=status, error=str(error))
@@ -99,6 +99,12 @@ class Run:
                 raise error from None
             raise
         self.update_summary(status='finished')
+
+    def _full_folder(self, error):
+        """Returns the folder that an error says is full; the run directory if it names none."""
+        path = Path(getattr(error, 'filename', None) or self.workdir).absolute()
+        inside = path.is_relative_to(self.workdir.absolute())
+        return self.workdir if inside else path.parent
 
 
 @contextlib.contextmanager
