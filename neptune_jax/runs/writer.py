@@ -102,9 +102,12 @@ class Run:
 
     def _full_folder(self, error):
         """Returns the folder that an error says is full; the run directory if it names none."""
-        path = Path(getattr(error, 'filename', None) or self.workdir).absolute()
-        inside = path.is_relative_to(self.workdir.absolute())
-        return self.workdir if inside else path.parent
+        path = getattr(error, 'filename', None)
+        if not isinstance(path, str) or Path(path).absolute().is_relative_to(
+            self.workdir.absolute()
+        ):
+            return self.workdir
+        return Path(path).parent
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """Real signals to real processes."""
 
+import gc
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -88,8 +90,45 @@ def test_a_signal_in_a_destructor_which_lets_no_exception_out_is_noticed_after_i
 
     closed = []
     with preemption.watch() as preempted:
-        with preempted.allowed():
+        with pytest.raises(errors.Preempted, match='SIGTERM'), preempted.allowed():
             Resource()
+            wait()
         assert closed
+
+
+def test_a_signal_in_a_callback_of_the_garbage_collector_is_noticed_after_it(capsys):
+    """JAX has such a callback; Python prints and drops an exception in it."""
+
+    def callback(phase, info):
+        if phase == 'start':
+            gc.callbacks.remove(callback)
+            signal.raise_signal(signal.SIGTERM)
+
+    gc.callbacks.append(callback)
+    with (
+        pytest.raises(errors.Preempted, match='SIGTERM'),
+        preemption.watch() as preempted,
+        preempted.allowed(),
+    ):
+        gc.collect()
+        wait()
+    assert capsys.readouterr().err == ''
+
+
+def test_what_was_dropped_does_not_come_back_where_it_must_not_interrupt():
+    class Resource:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    with preemption.watch() as preempted:
+        with preempted.deferred():
+            Resource()
+            time.sleep(0.3)
         with pytest.raises(errors.Preempted, match='SIGTERM'):
             preempted.check(1)
+
+
+def wait():
+    """Waits as training code does, in a system call, but not for ever."""
+    time.sleep(10)
+    raise AssertionError('it was not interrupted')
