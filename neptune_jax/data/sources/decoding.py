@@ -56,9 +56,7 @@ class Opened(NamedTuple):
 def pixels_of(image: Image.Image) -> np.ndarray:
     """Returns the numbers of an image of more than 8 bits, uint16, int32 or float32[H, W]."""
     array = np.asarray(image)
-    if image.format == 'PPM' and image.mode == 'I':
-        return array.astype(np.uint16)
-    return array.astype(array.dtype.newbyteorder('='))
+    return array.astype(np.uint16) if image.format == 'PPM' and image.mode == 'I' else array
 
 
 def open_image(path: str | Path | BinaryIO, max_pixels: int) -> Image.Image:

@@ -105,6 +105,7 @@ def test_the_orientation_is_found_beside_odd_entries(order, entries):
         (exif((0x0112, 3, 1, short(9))), None),
         (exif((0x0112, 3, 1, short(0))), None),
         (exif((0x0112, 3, 9, long(9_999))), None),
+        (exif((0x0112, 3, 3, long(26))) + short(6) * 2, 6),  # behind the table
         (exif((0x0112, 2, 4, b'6\0\0\0')), None),
         (exif(), None),
         (b'Exif\0\0' + exif(TURN), 6),
@@ -239,6 +240,9 @@ def test_the_colour_transform_of_a_jpeg_survives():
     image, rules = decode(odd)
     np.testing.assert_array_equal(image, decode(plain)[0])
     assert rules == ['without_metadata', 'from_cmyk']
+    plain = jpeg(keep_rgb=True)  # as the Adobe segment says
+    odd = plain[:2] + segment(0xE2, b'ICC_PROFILE\0') + plain[2:]
+    np.testing.assert_allclose(decode(odd)[0], SMOOTH, atol=3)
 
 
 def test_bytes_after_the_end_do_no_harm():
