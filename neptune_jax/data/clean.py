@@ -57,12 +57,10 @@ def clean(
     if config.duplicates == 'drop':
         kept = kept[~np.isin(kept, again)]
     if config.near_duplicates != 'ignore':
-        again, first = _repeated(index['perceptual'], kept)
-        # Exact duplicates have been counted above.
-        near = index['digest'][again] != index['digest'][first]
-        _note(rules, 'near_duplicates', source, again[near], first[near])
+        near = kept[index['near'][kept] >= 0]
+        _note(rules, 'near_duplicates', source, near, index['near'][near])
         if config.near_duplicates == 'drop':
-            kept = kept[~np.isin(kept, again[near])]
+            kept = kept[~np.isin(kept, near)]
 
     splits = {split: part[np.isin(part, kept)] for split, part in source.splits.items()}
     for split, part in splits.items():

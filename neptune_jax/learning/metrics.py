@@ -74,49 +74,70 @@ def statistics(
 
 
 def summarize(totals: dict[str, np.ndarray]) -> dict[str, float]:
-    """Returns the metrics of all the examples in `totals`, a dict of floats.
+    """Returns the metrics of all the examples in `totals`, a dict of floats and integers.
 
     `loss` (mean, nats), `accuracy`, `precision_macro`, `recall_macro`, `f1_macro`,
     `top5_accuracy` (with more than 5 classes), `ece` (expected calibration error, 15 bins:
-    Guo et al., 2017, equation 3) and `count`.
+    Guo et al., 2017, equation 3), `classes` and `count`. The macro means are over the classes that
+    occur as a label or as a prediction, as in scikit-learn; `classes` is how many these are.
     """
     confusion = np.asarray(totals['confusion'], np.int64)
     count = int(confusion.sum())
     classes = per_class(confusion)
+    present = classes['present']
     summary = {
         'loss': float(totals['loss']) / count,
         'accuracy': float(np.trace(confusion) / count),
-        'precision_macro': float(classes['precision'].mean()),
-        'recall_macro': float(classes['recall'].mean()),
-        'f1_macro': float(classes['f1'].mean()),
+        'precision_macro': float(classes['precision'][present].mean()),
+        'recall_macro': float(classes['recall'][present].mean()),
+        'f1_macro': float(classes['f1'][present].mean()),
     }
     if len(confusion) > TOP_K:
         summary['top5_accuracy'] = int(totals['top5']) / count
     gap = np.asarray(totals['bin_correct'], float) - np.asarray(totals['bin_confidence'], float)
     summary['ece'] = float(np.abs(gap).sum() / count)
-    return summary | {'count': count}
+    return summary | {'classes': int(present.sum()), 'count': count}
 
 
 def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns float64[K] arrays for the classes present as a label or as a prediction.
+    """Returns precision, recall and F1 of each class.
 
     Args:
         confusion: int[K, K]; rows: labels; columns: predictions.
 
     Returns:
-        A dict: `precision`, `recall`, `f1`, and `support` int64[K], the labels of each class.
-        `classes` int64[K] says which classes these are. A ratio whose denominator is 0 is 0, as in
-        scikit-learn with zero_division=0.
+        A dict: `precision`, `recall` and `f1`, float64[K]; `support` int64[K], the labels of each
+        class; and `present` bool[K], whether the class occurs as a label or as a prediction. A
+        ratio whose denominator is 0 is 0, as in scikit-learn with zero_division=0.
     """
     confusion = np.asarray(confusion, np.int64)
     support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
-    classes = np.flatnonzero(support + predicted)
-    correct = np.diag(confusion)[classes]
-    support, predicted = support[classes], predicted[classes]
+    correct = np.diag(confusion)
     return {
-        'classes': classes,
         'precision': correct / np.maximum(predicted, 1),
         'recall': correct / np.maximum(support, 1),
-        'f1': 2 * correct / (support + predicted),
+        'f1': 2 * correct / np.maximum(support + predicted, 1),
         'support': support,
+        'present': support + predicted > 0,
     }
+
+
+def confused_pairs(confusion: np.ndarray, limit: int) -> list[tuple[int, int, int, float]]:
+    """Returns the most frequent kinds of mistakes, at most `limit` of them.
+
+    Args:
+        confusion: int[K, K]; rows: labels; columns: predictions.
+        limit: how many pairs.
+
+    Returns:
+        (label, prediction, count, share of the label's examples), the highest count first. Of
+        equal counts, the higher share is first, then the lower label and the lower prediction.
+    """
+    labels, predictions = np.nonzero(confusion)  # row by row
+    wrong = labels != predictions
+    labels, predictions = labels[wrong], predictions[wrong]
+    counts = np.asarray(confusion)[labels, predictions]
+    shares = counts / np.asarray(confusion).sum(axis=1)[labels]
+    order = np.lexsort((-shares, -counts))[:limit]  # stable
+    columns = (column[order].tolist() for column in (labels, predictions, counts, shares))
+    return list(zip(*columns, strict=True))

@@ -1,5 +1,6 @@
 """Figures of one run, as PNG."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,8 @@ import numpy as np
 
 from neptune_jax import terminal
 from neptune_jax.data.dataset import Dataset
+from neptune_jax.learning import metrics
+from neptune_jax.reporting import names
 from neptune_jax.runs import reader
 from neptune_jax.runs.writer import Run
 
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MISTAKES_SHOWN, MISTAKES_A_ROW = 25, 5
+MAX_NUMBERED_CLASSES = 60  # with more, the confusion matrix is drawn without numbers
+PAIRS_SHOWN = 25
+MAX_CELLS = 1000  # of the confusion matrix, in each direction
 
 
 def write(run: Run, dataset: Dataset, examples: np.ndarray, totals: dict, outputs: dict) -> None:
@@ -42,15 +48,27 @@ def write(run: Run, dataset: Dataset, examples: np.ndarray, totals: dict, output
 
 
 def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> 'Figure':
-    """Draws how often each class (row) was predicted as each class (column); shaded by row."""
-    size = 2.5 + 0.5 * len(class_names)
+    """Draws how often each class (row) was predicted as each class (column); shaded by row.
+
+    With more than 60 classes the figure has a fixed size, no number in a cell, and a table of the
+    most frequent mistakes.
+
+    Args:
+        confusion: int[K, K].
+        class_names: of the K classes.
+    """
+    if len(class_names) > MAX_NUMBERED_CLASSES:
+        return _large_confusion_matrix(confusion, class_names)
+    shown = [names.shown(name, 30, number) for number, name in enumerate(class_names)]
+    # Labels of usual length fit into the margins; longer ones need more room.
+    size = 2.5 + 0.5 * len(class_names) + 0.08 * max(0, max(map(names.columns, shown)) - 14)
     figure = _new_figure(size + 0.7, size)
     axes = figure.subplots()
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap='Blues', vmin=0, vmax=1)
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=45, ha='right', rotation_mode='anchor')
-    axes.set_yticks(ticks, class_names)
+    ticks, style = range(len(class_names)), names.style()
+    axes.set_xticks(ticks, shown, rotation=45, ha='right', rotation_mode='anchor', **style)
+    axes.set_yticks(ticks, shown, **style)
     axes.set(xlabel='prediction', ylabel='label', title='Test examples')
     for (row, column), count in np.ndenumerate(confusion):
         if count:
@@ -58,6 +76,54 @@ def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> 'Figu
             axes.text(column, row, count, ha='center', va='center', color=color, fontsize=8)
     figure.colorbar(image, ax=axes, shrink=0.8, label='share of the label')
     return figure
+
+
+def _large_confusion_matrix(confusion, class_names):
+    """Draws the shares as an image of at most 1000 x 1000 cells, beside the most frequent mistakes.
+
+    With more classes, a cell shows the largest share of several neighbours.
+    """
+    from matplotlib.colors import PowerNorm
+
+    figure = _new_figure(17, 9, layout=None)
+    axes = figure.add_axes((0.04, 0.08, 0.44, 0.84))
+    size = len(class_names)
+    share = (confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+    block = -(-size // MAX_CELLS)
+    share = np.pad(share, (0, -size % block))
+    share = share.reshape(len(share) // block, block, -1, block).max(axis=(1, 3))
+    edge = len(share) * block - 0.5
+    # The square root makes rare mistakes visible.
+    norm = PowerNorm(0.5, vmin=0, vmax=1)
+    image = axes.imshow(share, cmap='Blues', norm=norm, extent=(-0.5, edge, edge, -0.5))
+    axes.set(xlabel='number of the prediction', ylabel='number of the label', title='Test examples')
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+    bar = figure.add_axes((0.49, 0.2, 0.01, 0.6))
+    figure.colorbar(image, cax=bar, label='share of the label')
+
+    table = figure.add_axes((0.56, 0.06, 0.43, 0.88))
+    table.axis((0, 1, PAIRS_SHOWN, -1))
+    table.set_axis_off()
+    pairs = metrics.confused_pairs(confusion, PAIRS_SHOWN)
+    if not pairs:
+        table.text(0, -1, 'No test example is wrong', weight='bold')
+        return figure
+    columns = ((0, 'left'), (0.4, 'left'), (0.87, 'right'), (1, 'right'))
+    header = ('label', 'was predicted as', 'examples', 'of the label')
+    cells = [
+        [_numbered(class_names, label), _numbered(class_names, prediction), f'{n:,}', f'{part:.0%}']
+        for label, prediction, n, part in pairs
+    ]
+    for row, texts in enumerate([header, *cells], start=-1):
+        for (x, side), text in zip(columns, texts, strict=True):
+            weight = 'bold' if row < 0 else 'normal'
+            table.text(x, row, text, ha=side, weight=weight, fontsize=9, **names.style())
+    return figure
+
+
+def _numbered(class_names, number):
+    return f'{number}: {names.shown(class_names[number], 26)}'
 
 
 def learning_curves(rows: list[dict]) -> 'Figure':
@@ -100,10 +166,12 @@ def worst_mistakes(dataset: Dataset, examples: np.ndarray, outputs: dict) -> 'Fi
             cmap='gray',
             extent=(x - half[1], x + half[1], y + half[0], y - half[0]),
         )
-        prediction = dataset.class_names[outputs['prediction'][i]]
-        label = dataset.class_names[dataset.labels[examples[i]]]
+        prediction, label = (
+            names.shown(dataset.class_names[number], 16, number)
+            for number in (outputs['prediction'][i], dataset.labels[examples[i]])
+        )
         text = f'{prediction} {outputs["confidence"][i]:.0%}\nis {label} (test #{i})'
-        axes.text(x, y - 0.9, text, ha='center', va='bottom', fontsize=8)
+        axes.text(x, y - 0.9, text, ha='center', va='bottom', fontsize=8, **names.style())
     axes.axis((0, width, height, 0))
     axes.set_axis_off()
     return figure
@@ -119,6 +187,10 @@ def augmentation(batch: dict, epochs: list[dict], class_names: Sequence[str]) ->
     """
     figure = _new_figure(1.5 * (len(epochs) + 1), 1.7 * len(batch['image']))
     grid = figure.subplots(len(batch['image']), len(epochs) + 1, squeeze=False)
+
+    def name(label):
+        return names.shown(class_names[label], 16, label)
+
     for column, shown in enumerate([batch, *epochs]):
         for row, axes in enumerate(grid[:, column]):
             image = shown['image'][row]
@@ -126,12 +198,12 @@ def augmentation(batch: dict, epochs: list[dict], class_names: Sequence[str]) ->
                 image.squeeze(-1) if image.shape[-1] == 1 else image, 'gray', vmin=0, vmax=1
             )
             axes.axis('off')
-            title = class_names[shown['label'][row]]
+            title = name(shown['label'][row])
             if 'other_label' in shown:
                 weight = shown['label_weight'][row]
-                other = class_names[shown['other_label'][row]]
+                other = name(shown['other_label'][row])
                 title = f'{weight:.0%} {title}\n{1 - weight:.0%} {other}'
-            axes.set_title(title, fontsize=7)
+            axes.set_title(title, fontsize=7, **names.style())
     grid[0, 0].text(
         0.5, 1.35, 'original', transform=grid[0, 0].transAxes, ha='center', weight='bold'
     )
@@ -146,4 +218,13 @@ def _new_figure(width, height, layout='constrained'):
     # Imported here because that takes longer than the first steps of a training.
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout=layout)
+    class QuietFigure(Figure):
+        """Does not warn of characters that no installed font has: a box stands for them."""
+
+        def draw(self, renderer):
+            with warnings.catch_warnings():
+                for start in ('Glyph ', 'Matplotlib currently does not support '):
+                    warnings.filterwarnings('ignore', start, UserWarning)
+                super().draw(renderer)
+
+    return QuietFigure(figsize=(width, height), layout=layout)

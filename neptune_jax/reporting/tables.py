@@ -8,13 +8,19 @@ import numpy as np
 
 from neptune_jax.data.dataset import Dataset
 from neptune_jax.learning import metrics
+from neptune_jax.reporting.figures import MAX_NUMBERED_CLASSES
 from neptune_jax.runs.writer import Run
+
+PAIRS = 1000  # in confused_pairs.csv
 
 
 def write(run: Run, dataset: Dataset, examples: np.ndarray, totals: dict, outputs: dict) -> None:
     """Writes the tables of a test into artifacts/.
 
     predictions.npz holds `index`, `label`, `prediction`, `confidence` and `loss` of each example.
+    classification_report.csv has a row for each class of the data, in the order of the labels.
+    confused_pairs.csv lists the most frequent mistakes, if the classes are too many for a picture
+    of the confusion matrix with numbers.
 
     Args:
         run: the run.
@@ -35,19 +41,30 @@ def write(run: Run, dataset: Dataset, examples: np.ndarray, totals: dict, output
         ['label \\ prediction', *names],
         ([name, *row] for name, row in zip(names, confusion.tolist(), strict=True)),
     )
-    columns = metrics.per_class(confusion)
+    ratios = metrics.per_class(confusion)
+    columns = [ratios[name].tolist() for name in ('precision', 'recall', 'f1', 'support')]
     _write_csv(
         run.path('artifacts/classification_report.csv'),
         ['class', 'precision', 'recall', 'f1', 'support'],
         (
-            [names[c], f'{precision:.6f}', f'{recall:.6f}', f'{f1:.6f}', support]
-            for c, precision, recall, f1, support in zip(*columns.values(), strict=True)
+            [name, f'{precision:.6f}', f'{recall:.6f}', f'{f1:.6f}', support]
+            for name, precision, recall, f1, support in zip(names, *columns, strict=True)
         ),
     )
+    if len(names) > MAX_NUMBERED_CLASSES:
+        _write_csv(
+            run.path('artifacts/confused_pairs.csv'),
+            ['label', 'prediction', 'count', 'share of the label'],
+            (
+                [names[label], names[prediction], count, f'{share:.6f}']
+                for label, prediction, count, share in metrics.confused_pairs(confusion, PAIRS)
+            ),
+        )
 
 
 def _write_csv(path: Path, header: list[str], rows: Iterable[list]) -> None:
-    with path.open('w', newline='') as file:
+    # A folder's name may hold bytes that are no characters; they are written as they are.
+    with path.open('w', newline='', encoding='utf-8', errors='surrogateescape') as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

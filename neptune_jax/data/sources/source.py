@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from neptune_jax.data.sources import survivors
+from neptune_jax.data.sources import near_duplicates, survivors
 from neptune_jax.data.sources.builder import writable
-from neptune_jax.data.sources.images import perceptual_hash
 
 CHUNK = 2**24  # bytes of images that are read at once when all of them are read
 
@@ -119,21 +118,29 @@ class Source:
     def index(self) -> dict[str, np.ndarray]:
         """Returns what cleaning, splits and standardisation need to know of each image.
 
-        A dict: `label` int32[N]; `digest` bytes16[N], a hash of the pixels; `perceptual`
-        bytes32[N], a hash that similar images share; and for each channel `sum` and `squares`
-        (the sum of squares) int64[N, C], `low` and `high` uint8[N, C]. Images of one's own also
-        have `content` bytes16[N], a hash of the raw file or array.
+        A dict: `label` int32[N]; `digest` bytes16[N], a hash of the pixels; `near` int64[N], the
+        image that this one nearly duplicates, or -1 (`near_duplicates.find`, where test images come
+        first, then those for validation); and for each channel `sum` and `squares` (the sum of
+        squares) int64[N, C], `low` and `high` uint8[N, C]. Images of one's own also have `content`
+        bytes16[N], a hash of the raw file or array.
         """
+        index = self._read_index()
+        if 'near' not in index:  # there is none, or one of an earlier version
+            with writable(self.directory):
+                self._scan()
+            index = self._read_index()
+        return index
+
+    def _read_index(self):
         path = self.directory / 'index.npz'
         if not path.is_file():
-            with writable(path.parent):
-                self._scan()
+            return {}
         with np.load(path) as columns:
             return dict(columns)
 
     def _scan(self, images_path=None):
         """Reads every record once and writes the index; all images too, if a path is given."""
-        reader, parts = self.reader(), []
+        reader, parts, sketches = self.reader(), [], []
         with contextlib.ExitStack() as files:
             if images_path:
                 unfinished = files.enter_context(_replacing(images_path))
@@ -148,9 +155,17 @@ class Source:
                 columns = reader.columns(range(start, stop))
                 pixels = columns.pop('image')
                 parts.append(columns | _statistics(pixels))
+                sketches.append(near_duplicates.sketch(pixels))
                 if images_path:
                     images.write(pixels.tobytes())
             columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+            splits = [self.splits[name] for name in ('test', 'val', 'train') if name in self.splits]
+            columns['near'] = near_duplicates.find(
+                np.concatenate(sketches),
+                columns['digest'],
+                np.concatenate(splits),
+                lambda examples: reader.read(examples)[0],
+            )
             unfinished = files.enter_context(_replacing(self.directory / 'index.npz'))
             np.savez(unfinished, **columns)
 
@@ -208,7 +223,6 @@ def _statistics(pixels):
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in pixels]
     return {
         'digest': np.frombuffer(b''.join(digests), 'V16'),
-        'perceptual': perceptual_hash(pixels),
         'sum': flat.sum(axis=1),
         'squares': (flat**2).sum(axis=1),
         'low': pixels.min(axis=(1, 2)),
