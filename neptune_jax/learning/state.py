@@ -21,7 +21,8 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: PyTree  # running statistics of normalisation layers; {} if there are none
     opt_state: PyTree
     ema: PyTree  # moving average of the parameters; {} if there is none
-    # Moving average of batch_stats: {} without `ema` or without batch_stats.
+    # Statistics of the model with the parameters `ema`, when they were last computed; {} without
+    # `ema` or without batch_stats. Training does not use them.
     ema_batch_stats: PyTree = flax.struct.field(default_factory=dict)
 
     @property
@@ -33,7 +34,7 @@ class TrainState(flax.struct.PyTreeNode):
         }
 
     def with_averages(self) -> 'TrainState':
-        """Returns this state with averages that start from its parameters and batch_stats."""
+        """Returns this state with averages that start from its parameters."""
         copies = jax.tree.map(jnp.copy, (self.params, self.batch_stats))
         return self.replace(ema=copies[0], ema_batch_stats=copies[1])
 
@@ -52,7 +53,7 @@ def initial(
         optimizer: an Optax transformation.
         image_shape: (height, width, channels).
         key: PRNG key.
-        ema: whether to average the parameters and the batch statistics.
+        ema: whether to average the parameters.
     """
     variables = model.init(key, jnp.zeros((1, *image_shape)))
     params = variables['params']

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from neptune_jax.learning import losses, metrics
-from neptune_jax.learning.state import TrainState
+from neptune_jax.learning.state import PyTree, TrainState
 
 Batch = dict[str, jax.Array]
 
@@ -52,8 +52,7 @@ def train_step(
         accumulate: number of parts that the batch is cut into, to save memory. Their gradients are
             averaged, so the result equals that of the whole batch, except for batch statistics,
             which are computed for each part.
-        ema_decay: of the moving averages of the parameters and of the batch statistics; 0: there
-            are none.
+        ema_decay: of the moving average of the parameters; 0: there is none.
         axis_name: the axis of devices, or None.
 
     Returns:
@@ -101,10 +100,12 @@ def train_step(
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    if ema_decay:
-        state = _update_averages(state, params, batch_stats, ema_decay)
     next_state = state.replace(
-        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        ema=_update_ema(state, params, ema_decay) if ema_decay else {},
     )
     return next_state, {
         'loss': value,
@@ -113,24 +114,48 @@ def train_step(
     }
 
 
-def _update_averages(state, params, batch_stats, decay):
+def _update_ema(state, params, decay):
     # The decay is lower in the first steps; otherwise the average would long be that of the
     # initial parameters. The formula is that of TensorFlow's ExponentialMovingAverage with
     # num_updates.
     step = state.step.astype(jnp.float32)
     decay = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
 
-    def average(old, new):
-        if not jnp.issubdtype(new.dtype, jnp.floating):
-            return new  # a counter, say
-        return (decay * old + (1 - decay) * new).astype(new.dtype)
 
-    # Batch statistics belong to the parameters that they were measured with, so averaged parameters
-    # need averaged statistics: timm's ModelEma averages both with one decay.
-    return state.replace(
-        ema=jax.tree.map(average, state.ema, params),
-        ema_batch_stats=jax.tree.map(average, state.ema_batch_stats, batch_stats),
-    )
+def batch_statistics(
+    params: PyTree, batch_stats: PyTree, batch: Batch, *, model: Any, axis_name: str | None = None
+) -> PyTree:
+    """Returns the statistics of one batch by which a model with `params` normalises in training.
+
+    Args:
+        params: of the model.
+        batch_stats: any of its running statistics. What is no float, such as a counter, is returned
+            as it is.
+        batch: this device's share of it if `axis_name` is given.
+        model: a Flax module.
+        axis_name: the axis of devices, or None.
+    """
+    variables = {'params': params} | ({'keys': {'dropout': batch['key']}} if 'key' in batch else {})
+
+    def update(running):
+        _, updated = model.apply(
+            variables | {'batch_stats': running}, batch['image'], train=True, mutable='batch_stats'
+        )
+        return updated['batch_stats']
+
+    def of_batch(once, twice, running):
+        if not jnp.issubdtype(running.dtype, jnp.floating):
+            return running
+        ratio = twice / jnp.where(once == 0, 1, once)
+        return jnp.where(once == 0, 0, once / (2 - ratio))
+
+    # An update of running statistics is m * running + (1 - m) * batch. The model alone knows the
+    # momentum m. From 0 on, one update gives (1 - m) * batch, and a second one 1 + m times that.
+    zeros = jax.tree.map(jnp.zeros_like, batch_stats)
+    once = update(zeros)
+    found = jax.tree.map(of_batch, once, update(once), batch_stats)
+    return _mean_over_devices(found, axis_name)
 
 
 def predict_step(variables: dict, images: jax.Array, *, model: Any) -> jax.Array:

@@ -120,12 +120,15 @@ class Checkpoints:
             self.manager.delete(step)
             _checksums_path(self.directory, step).unlink(missing_ok=True)
 
-    def restore(self, step: int, abstract_state: Any) -> Restored:
+    def restore(
+        self, step: int, abstract_state: Any, warn: Callable[[str], None] = print
+    ) -> Restored:
         """Returns the Restored of `step`.
 
         Args:
             step: one of `steps`.
             abstract_state: a TrainState with the expected shapes and types.
+            warn: called with a line of text if something takes the place of what is not there.
 
         Raises:
             Damaged: it cannot be read, or does not match its checksums.
@@ -149,6 +152,10 @@ class Checkpoints:
         if abstract_state.ema_batch_stats and 'ema_batch_stats' not in fields:
             # Earlier versions evaluated averaged parameters with these statistics.
             fields['ema_batch_stats'] = jax.tree.map(np.copy, fields['batch_stats'])
+            warn(
+                f'note: the checkpoint of step {step}, of an earlier version, has no batch '
+                'statistics of the averaged parameters; those of the last step take their place'
+            )
         return Restored(step, abstract_state.replace(**fields), restored.data)
 
     def restore_first(
@@ -161,14 +168,14 @@ class Checkpoints:
         Args:
             steps: some of `self.steps`, in the order in which to try them.
             abstract_state: as for `restore`.
-            warn: called with a line of text for each damaged checkpoint.
+            warn: called with a line of text for each damaged checkpoint, and as for `restore`.
 
         Raises:
             UserError: a checkpoint belongs to another model.
         """
         for step in list(steps):
             try:
-                return self.restore(step, abstract_state)
+                return self.restore(step, abstract_state, warn)
             except Damaged as error:
                 self._move_away(step, error, warn)
         return None

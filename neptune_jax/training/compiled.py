@@ -1,14 +1,20 @@
-"""The compiled training step of an experiment, and how steps are grouped into calls of it."""
+"""The compiled programs of a training, and how its steps are grouped into calls."""
 
+import copy
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from neptune_jax.data import batches
+from neptune_jax.data import augment, batches
 from neptune_jax.data.feed import Feed
 from neptune_jax.experiment import Experiment
 from neptune_jax.inference import evaluator
+from neptune_jax.inference.predictor import standardise
+from neptune_jax.learning import steps
+
+STATISTICS_BATCHES = 32  # whose mean statistics averaged parameters get, or those of an epoch
 
 
 def step_groups(experiment: Experiment, start: int) -> batches.StepGroups:
@@ -48,6 +54,62 @@ def compile_train_step(experiment: Experiment, feed: Feed, count: int = 1) -> Ca
     item = feed.empty(experiment.config.train.batch_size, count)
     args = (experiment.abstract_state, feed.data, item)
     return experiment.parallel.compile(step, *args, sharded=2, donate=(0,))
+
+
+def compile_batch_statistics(experiment: Experiment, feed: Feed) -> Callable:
+    """Returns a function of a TrainState that gives averaged parameters statistics of their own.
+
+    The running statistics of the training belong to the parameters of the last steps; averaged ones
+    make other activations. So, as torch.optim.swa_utils.update_bn does, training images pass
+    through the network in training mode, and the statistics of their batches are averaged. The
+    images are those of the first batches of the run, not augmented: the result depends on the
+    parameters and the config alone.
+
+    Without averaged parameters or batch statistics the function returns the state as it is.
+    """
+    parallel, config = experiment.parallel, experiment.config
+    shapes = experiment.abstract_state.ema_batch_stats
+    if not shapes:
+        return lambda state: state
+    count = min(STATISTICS_BATCHES, experiment.steps_per_epoch)
+
+    def step(state, sums, data, item):
+        batch = feed.unpack(data, item)
+        key, first_step = jax.random.key(config.seed), jnp.int32(0)
+        keys = jax.vmap(augment.dropout_key, (None, None, 0))(key, first_step, batch['index'])
+        images = standardise(experiment.dataset.standardizer, batch['image'])
+        found = steps.batch_statistics(
+            state.ema,
+            state.batch_stats,
+            {'image': images, 'key': keys},
+            model=experiment.model,
+            axis_name=parallel.axis_name,
+        )
+        return jax.tree.map(add, sums, found)
+
+    def add(total, leaf):
+        return total + leaf / count if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    def zeros():
+        return parallel.replicate(
+            jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        )
+
+    args = experiment.abstract_state, zeros(), feed.data, feed.empty(config.train.batch_size)
+    compiled_step = parallel.compile(step, *args, sharded=3, donate=(1,))
+    order = copy.copy(experiment.order)  # a thread may be reading the training's
+    last = None
+
+    def with_statistics(state):
+        nonlocal last
+        if state is not last:
+            sums = zeros()
+            for item in feed.batches(order, 0, count):
+                sums = compiled_step(state, sums, feed.data, item)
+            last = state.replace(ema_batch_stats=sums)
+        return last
+
+    return with_statistics
 
 
 def compile_evaluate(experiment: Experiment, feed: Feed) -> evaluator.Evaluate:

@@ -105,6 +105,7 @@ def _run(experiment, run, weights, preemption):
         with preemption.allowed():
             feed = feeds.create(dataset, parallel)
             evaluate = compiled.compile_evaluate(experiment, feed)
+            with_statistics = compiled.compile_batch_statistics(experiment, feed)
         groups = compiled.step_groups(experiment, step)
         with preemption.allowed():
             began = time.perf_counter()
@@ -130,13 +131,14 @@ def _run(experiment, run, weights, preemption):
             return time.monotonic() - saved_at >= experiment.checkpoint_seconds
 
         def save():
-            nonlocal saved_step, saved_at
+            nonlocal state, saved_step, saved_at
             if step == saved_step:
                 return
             rows.write()
             data = dataset.preprocessing | {'interval': rows.unwritten()}
             with clock.paused():
                 run.flush()
+                state = with_statistics(state)
                 checkpoints.save(step, state, data)
             saved_step, saved_at = step, time.monotonic()
             clock.report(step)
@@ -158,6 +160,7 @@ def _run(experiment, run, weights, preemption):
                     if must_validate():  # also at once, if a signal interrupted a validation
                         rows.write()
                         with clock.paused(), preemption.allowed():
+                            state = with_statistics(state)
                             totals, _ = evaluate(state, dataset.splits['val'])
                         values = metrics.summarize(totals)
                         run.write(step, {f'val/{name}': value for name, value in values.items()})
@@ -169,6 +172,7 @@ def _run(experiment, run, weights, preemption):
                     if step == total_steps:
                         rows.check()
                         with clock.paused(), preemption.allowed():
+                            state = with_statistics(state)
                             _check_end(experiment, run, checkpoints, evaluate, state, step)
                     if is_best or must_save():
                         save()

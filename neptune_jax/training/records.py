@@ -159,7 +159,7 @@ class Rows:
             check_loss(values['loss'], step)
 
     def check(self) -> None:
-        """Writes the rows that wait. Raises UserError if the loss of a step so far is not finite."""
+        """Writes the rows that wait; raises UserError if the loss of any step is not finite."""
         self.write()
         self.unwritten()
 

@@ -348,6 +348,51 @@ def test_the_average_of_the_parameters_by_hand():
     )
 
 
+@pytest.mark.parametrize('momentum', [0.0, 0.9, 0.99])
+@pytest.mark.parametrize(('driver', 'num_devices'), [('jit', 1), ('pmap', 4), ('jit', 4)])
+def test_the_statistics_of_a_batch_are_found_whatever_the_momentum(driver, num_devices, momentum):
+    class Counting(nn.Module):
+        @nn.compact
+        def __call__(self, images, train=False):
+            count = self.variable('batch_stats', 'count', lambda: jnp.int32(7))
+            count.value += jnp.int32(train)
+            x = nn.Conv(4, (3, 3), use_bias=False)(images)
+            return nn.BatchNorm(use_running_average=not train, momentum=momentum)(x)
+
+    model, batch = Counting(), make_batch()
+    batch['image'] = 100 + 30 * batch['image']  # a mean and a variance of very different sizes
+    variables = model.init(jax.random.key(0), batch['image'])
+    variables['params']['Conv_0']['kernel'] = kernel = np.array(
+        variables['params']['Conv_0']['kernel']
+    )
+    kernel[..., 3] = 0  # a channel that is always 0
+
+    def find(variables, batch, axis_name):
+        return steps.batch_statistics(
+            variables['params'], variables['batch_stats'], batch, model=model, axis_name=axis_name
+        )
+
+    devices = create_devices(driver, num_devices, False)  # per-device batch statistics
+    step, args = compile_on(devices, find, variables, batch, sharded=1)
+    found = jax.device_get(step(*args))
+    conv = nn.Conv(4, (3, 3), use_bias=False).apply({'params': {'kernel': kernel}}, batch['image'])
+    parts = np.asarray(conv, np.float64).reshape(num_devices, -1, 4)
+    expected = {'mean': parts.mean(axis=(0, 1)), 'var': parts.var(axis=1).mean(axis=0)}
+    for name, value in expected.items():
+        np.testing.assert_allclose(
+            found['BatchNorm_0'][name], value, rtol=2e-3 * (name == 'var') + 1e-4
+        )
+    assert found['count'] == 7
+
+
+def test_without_batch_statistics_there_is_no_average_of_them():
+    current = state.create(Linear(), optax.sgd(0.5), SHAPE, seed=0, ema=True)
+    assert (current.ema_batch_stats, current.variables['batch_stats']) == ({}, {})
+    current = state.create(Normalized(), optax.sgd(0.5), SHAPE, seed=0)
+    assert (current.ema, current.ema_batch_stats) == ({}, {})
+    assert current.variables['batch_stats'] is current.batch_stats
+
+
 def test_batch_statistics_are_averaged_over_devices():
     model, optimizer = Normalized(), optax.sgd(0.1)
     initial = state.create(model, optimizer, SHAPE, seed=0)

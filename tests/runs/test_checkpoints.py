@@ -12,7 +12,8 @@ from neptune_jax.devices import drivers
 from neptune_jax.errors import UserError
 from neptune_jax.learning import state
 from neptune_jax.models.cnn import CNN
-from neptune_jax.runs import checkpoints
+from neptune_jax.models.resnet import ResNet
+from neptune_jax.runs import checkpoints, weights
 
 DATA = {'classes': ['a', 'b'], 'interval': [[3, {'loss': 0.1}]]}
 
@@ -93,6 +94,31 @@ def test_checksums_do_not_outlive_their_checkpoint(opened, tmp_path):
         manager.wait()
         assert int(manager.restore(3, current).state.step) == 3
     assert checksums() == {3}
+
+
+@pytest.mark.parametrize('earlier', [False, True])
+def test_statistics_of_averages_come_back_or_the_last_ones_for_earlier_versions(
+    opened, tmp_path, earlier
+):
+    model = ResNet(num_classes=2, depth=8, width=2)
+    current = state.create(model, optax.adam(0.1), (4, 4, 1), seed=0, ema=True)
+    averages = jax.tree.map(lambda leaf: leaf + 3, current.ema_batch_stats)
+    # An earlier version had no such field in its checkpoints.
+    written = current.replace(ema_batch_stats={} if earlier else averages)
+    with opened() as manager:
+        manager.save(3, written, DATA)
+    expected = current.batch_stats if earlier else averages
+    lines = []
+    with opened() as manager:
+        restored = manager.restore_first([3], current, lines.append)
+    assert len(lines) == earlier
+    assert all('step 3, of an earlier version, has no batch' in line for line in lines)
+    assert jax.tree.structure(restored.state) == jax.tree.structure(current)
+    jax.tree.map(np.testing.assert_array_equal, restored.state.ema_batch_stats, expected)
+    jax.tree.map(np.testing.assert_array_equal, restored.state.batch_stats, current.batch_stats)
+    found = weights.read_weights(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, found.batch_stats, expected)
+    jax.tree.map(np.testing.assert_array_equal, found.params, current.ema)
 
 
 def test_a_deleted_checkpoint_leaves_nothing(opened, tmp_path):

@@ -51,7 +51,7 @@ def test_rows_and_bits_do_not_depend_on_where_checkpoints_are_or_rows_end(
         rows[every] = rows_of(tmp_path / every)
         states[every] = read_state(config, tmp_path / every, 18)[0]
         saved[every] = reader.checkpoint_steps(tmp_path / every)
-    # A checkpoint that is due within a call is saved after it: at 3 (4), 6 (8), 9, 12 (14), 15 (18).
+    # A checkpoint that is due within a call is saved after it: at 3 (4), 6 (8), 12 (14), 15 (18).
     assert saved['1 step'] == [4, 8, 9, 10, 14, 18]
     assert {4, 8, 9, 14, 18} <= set(saved['3 steps']) <= {4, 8, 9, 10, 14, 18}
     assert {18} <= set(saved['1000 seconds']) <= {10, 18}
