@@ -61,6 +61,7 @@ def test_metrics_equal_scikit_learn(count, num_classes, batch_size, ties, seed):
         'recall_macro': recall,
         'f1_macro': f1,
         'ece': ece_by_hand(probabilities, labels),
+        'classes': len(np.union1d(labels, predictions)),
         'count': count,
     }
     if num_classes > 5:
@@ -96,6 +97,29 @@ def test_per_class_report_equals_scikit_learn():
         np.testing.assert_allclose(report[name], values)
 
 
+def test_a_class_without_examples_has_a_row_and_is_in_no_mean():
+    # No example is of class 1, but one is predicted so; class 3 does not occur at all.
+    labels, predictions = [0, 0, 2, 2], [0, 1, 2, 2]
+    confusion = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(4))
+    report = metrics.per_class(confusion)
+    expected = sklearn.metrics.precision_recall_fscore_support(
+        labels, predictions, labels=range(4), zero_division=0
+    )
+    for name, values in zip(('precision', 'recall', 'f1', 'support'), expected, strict=True):
+        np.testing.assert_allclose(report[name], values)
+    assert report['support'].tolist() == [2, 0, 2, 0]
+    assert report['present'].tolist() == [True, True, True, False]
+
+
+def test_the_most_frequent_mistakes_come_first():
+    confusion = np.array([[9, 2, 0], [2, 1, 1], [5, 0, 0]])
+    # (label, prediction, count, share of the label): 2 of 4 is a higher share than 2 of 11.
+    pairs = [(2, 0, 5, 1.0), (1, 0, 2, 0.5), (0, 1, 2, 2 / 11), (1, 2, 1, 0.25)]
+    assert metrics.confused_pairs(confusion, 10) == pairs
+    assert metrics.confused_pairs(confusion, 2) == pairs[:2]
+    assert metrics.confused_pairs(np.diag([3, 4]), 2) == []
+
+
 def test_a_case_worked_out_by_hand():
     # Three of class 0, two right; one of class 1, right; class 2 is never seen nor predicted.
     logits = np.log(np.array([[8, 1, 1], [6, 3, 1], [3, 6, 1], [2, 7, 1]], np.float32) / 10)
@@ -110,6 +134,7 @@ def test_a_case_worked_out_by_hand():
             'recall_macro': (2 / 3 + 1) / 2,
             'f1_macro': (4 / 5 + 2 / 3) / 2,
             'ece': (0.2 + 2 * 0.1 + 0.3) / 4,
+            'classes': 2,  # of three
             'count': 4,
         },
         rel=1e-5,

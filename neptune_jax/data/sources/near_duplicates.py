@@ -107,24 +107,38 @@ def find(
     _, first, copies = np.unique(digests[order], return_index=True, return_inverse=True)
     originals = order[first]
     near = np.full(len(order), -1)
-    for later, earlier in _near_pairs(sketches, originals, order, read):
-        if near[later] >= 0:
-            continue
-        kept = near[earlier]
-        if kept < 0:
-            near[later] = earlier
-        elif are_near(read(np.array([later])), read(np.array([kept])))[0]:
-            near[later] = kept
+    kept = originals
+    while len(kept):  # of many copies of one picture, some find the first in a later round
+        pairs = _near_pairs(sketches, kept, order, read)
+        for later, earlier in pairs:
+            first_of_kind = earlier if near[earlier] < 0 else near[earlier]
+            if near[later] < 0 and (
+                first_of_kind == earlier
+                or are_near(read(np.array([later])), read(np.array([first_of_kind])))[0]
+            ):
+                near[later] = first_of_kind
+        found = np.unique(pairs)
+        kept = found[near[found] < 0] if (near[found] >= 0).any() else found[:0]
+        _point_to_kept(near, read)
     near[order] = near[originals][copies.ravel()]
     return near
 
 
-def _near_pairs(sketches, originals, order, read):
-    """Returns int64[n, 2]: near duplicates and an earlier image each, in the order of the images."""
+def _point_to_kept(near, read):
+    """Replaces, for images that nearly duplicate one which is not kept, that one by its own."""
+    stale = np.flatnonzero((near >= 0) & (near[near] >= 0))
+    for part in np.split(stale, range(_PAIRS, len(stale), _PAIRS)):
+        if len(part):
+            firsts = near[near[part]]
+            near[part] = np.where(are_near(read(part), read(firsts)), firsts, -1)
+
+
+def _near_pairs(sketches, examples, order, read):
+    """Returns int64[n, 2]: near duplicates and an earlier image each, in the order of images."""
     # Imported here because only the preparation of a data set needs it.
     from scipy.spatial import cKDTree
 
-    known = originals[np.isfinite(sketches[originals]).all(axis=(1, 2))]
+    known = examples[np.isfinite(sketches[examples]).all(axis=(1, 2))]
     if len(known) < 2:
         return np.zeros((0, 2), np.int64)
     tree = cKDTree(sketches[known, 0])
@@ -178,7 +192,9 @@ def _varies_in_two_directions(deviations):
     """
     down = deviations[:, 1:, :-1] - deviations[:, :-1, :-1]
     right = deviations[:, :-1, 1:] - deviations[:, :-1, :-1]
-    a, b, c = ((u * v).sum(axis=(1, 2, 3)) for u, v in ((down, down), (down, right), (right, right)))
+    a, b, c = (
+        (u * v).sum(axis=(1, 2, 3)) for u, v in ((down, down), (down, right), (right, right))
+    )
     root = np.sqrt((a - c) ** 2 + 4 * b**2)
     return a + c - root >= MIN_DIRECTIONS * (a + c + root)
 
