@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 FIRST_COMMAND = four_networks.RESULTS / 'first_command.json'
 DATA = 'experiments/benchmarks/results/data.jsonl'
 SPLITS = 'experiments/benchmarks/results/splits.jsonl'
+NEAR_DUPLICATES = 'experiments/benchmarks/results/near_duplicates.jsonl'
 SPEEDRUN = 'experiments/speedrun/results'
 _BLOCK = re.compile(r'(<!-- figures: (.+?) -->\n).*?(?=<!-- end -->)', re.DOTALL)
 
@@ -221,6 +222,34 @@ def splits():
         {missing['seeds_with_a_class_missing']} ([results](../{SPLITS})).""")
 
 
+def near_duplicates():
+    """Returns a table of how many changed copies are found, and a paragraph of what else is."""
+    now, before = (
+        next(each for each in _read(NEAR_DUPLICATES) if each['method'] == method)
+        for method in ('by_pictures', 'by_difference_hash')
+    )
+    rows = [
+        f'| {name} | {now["recall"][name]:.2%} | {before["recall"][name]:.2%} |'
+        for name in now['recall']
+    ]
+    text = _paragraph(f"""
+        Of all {now['images']:,} images, {now['near_duplicates']} are near duplicates (by the old
+        hash {before['near_duplicates']}); of 200 different pictures of horizontal bars,
+        {now['near_duplicates_of_200_bars']} (old hash {before['near_duplicates_of_200_bars']}). The
+        search took {now['seconds']:.0f} s on two CPU cores, once, when the data set was prepared
+        ([results](../{NEAR_DUPLICATES})).""")
+    return '\n'.join(
+        [
+            f'| {now["copies"]:,} images of Fashion-MNIST, copied and | found | by the "difference '
+            'hash" of earlier versions |',
+            '|---|---:|---:|',
+            *rows,
+            '',
+            text,
+        ]
+    )
+
+
 def modes():
     """Returns a sentence about the speed of a training in each mode of the data."""
     ratios = {each['mode']: f'{each["median_ratio_to_device"]:.3f}' for each in _data('throughput')}
@@ -235,14 +264,20 @@ def _data(benchmark):
 
 def kills():
     """Returns a paragraph about the trainings that were killed and started again."""
-    record = [each for each in _read('tests/stress/results.jsonl') if 'kills' in each][-1]
-    return _paragraph(f"""
-        Of {record['runs']} runs with **{record['kills']} kills** ({record['SIGKILL']} by SIGKILL,
-        {record['SIGTERM']} by SIGTERM), {record['runs_that_differ']} ended differently,
-        {record['rows_lost']} rows were lost, {record['rows_twice']} were written twice, and
-        {record['needed_a_hand']} runs needed a hand ([results](../tests/stress/results.jsonl):
-        {record['cpu_count']} CPU cores, Python {record['python']}, JAX {record['jax']}, seed
-        {record['seed']}).""")
+    records = [each for each in _read('tests/stress/results.jsonl') if 'kills' in each]
+    latest = {record['jax']: record for record in records}  # of each version
+    return _paragraph(' '.join(map(_killed, latest.values())))
+
+
+def _killed(record):
+    names = (name for name in ('SIGKILL', 'SIGTERM', 'SIGINT') if name in record)
+    signals = ', '.join(f'{record[name]} by {name}' for name in names)
+    return f"""
+        Of {record['runs']} runs with **{record['kills']} kills** ({signals}),
+        {record['runs_that_differ']} ended differently, {record['rows_lost']} rows were lost,
+        {record['rows_twice']} were written twice, and {record['needed_a_hand']} runs needed a hand
+        ([results](../tests/stress/results.jsonl): {record['cpu_count']} CPU cores, Python
+        {record['python']}, JAX {record['jax']}, seed {record['seed']})."""
 
 
 def tracking():
@@ -337,6 +372,7 @@ BLOCKS = {
     'checkpoints': checkpoints,
     'folder': folder,
     'splits': splits,
+    'near_duplicates': near_duplicates,
     'modes': modes,
     'kills': kills,
     'tracking': tracking,
