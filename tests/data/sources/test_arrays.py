@@ -314,6 +314,7 @@ def test_columns_that_are_numbered(read_csv):
         ('1x1,label,1x2,2x1,2x2', False),
         ('a,label,b,c,d', False),
         ('x9,label,x10,x11,x12', False),
+        ('b2,label,a,c,d', False),
         ('p0,label,p10,p2,p3', True),
         ('1x1,label,2x1,1x2,2x2', True),
     ],

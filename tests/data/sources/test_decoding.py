@@ -240,7 +240,10 @@ def test_the_colour_transform_of_a_jpeg_survives():
     image, rules = decode(odd)
     np.testing.assert_array_equal(image, decode(plain)[0])
     assert rules == ['without_metadata', 'from_cmyk']
-    plain = jpeg(keep_rgb=True)  # as the Adobe segment says
+    # Red, green and blue with the numbers that JFIF has for another colour space: Adobe tells.
+    plain = jpeg(keep_rgb=True).replace(b'R\x11\0G\x11\0B\x11\0', b'\1\x11\0\2\x11\0\3\x11\0')
+    plain = plain.replace(b'\3R\0G\0B\0', b'\3\1\0\2\0\3\0')
+    np.testing.assert_allclose(decode(plain)[0], SMOOTH, atol=3)
     odd = plain[:2] + segment(0xE2, b'ICC_PROFILE\0') + plain[2:]
     np.testing.assert_allclose(decode(odd)[0], SMOOTH, atol=3)
 
@@ -304,10 +307,18 @@ def test_16_bits_in_the_other_byte_order_and_in_formats_that_scale_them():
 
 def test_an_error_of_the_system_is_no_damage(tmp_path, monkeypatch):
     class Broken(io.BytesIO):
-        def read(self, *args):
-            raise OSError(5, 'Input/output error')
+        breaks = True
 
+        def read(self, *args):
+            if self.breaks:
+                self.breaks = False
+                raise OSError(5, 'Input/output error')
+            return super().read(*args)
+
+    file = Broken(png(SMOOTH))
     with pytest.raises(OSError, match='Input/output error'):
-        decoding.open_image(Broken(png(SMOOTH)), 10**6)
+        decoding.open_image(file, 10**6)
+    file.seek(0)
+    assert decoding.open_image(file, 10**6).size == (32, 40)
     with pytest.raises(IsADirectoryError):
         decoding.open_image(tmp_path, 10**6)

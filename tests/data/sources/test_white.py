@@ -314,6 +314,12 @@ def test_images_that_are_nearly_black_are_named(load, write):
     ]
 
 
+def test_an_image_of_one_colour_is_not_black(load, write):
+    red = PHOTOS[:8, ..., None] * np.uint8([1, 0, 0])
+    save(write, train=[*red, *PHOTOS[8:]])
+    assert 'nearly_black' not in load().report['rules']
+
+
 def test_a_dark_data_set_is_no_list_of_black_images(load, write):
     save(write, train=MASKS)
     assert 'nearly_black' not in load().report['rules']
