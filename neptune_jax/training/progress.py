@@ -54,9 +54,18 @@ def results(run: Run, experiment: Experiment) -> None:
     if 'test' in summary:
         rows = Table('metric', title='test, best checkpoint')
         rows.add_column('value', justify='right')
+        num_classes = len(experiment.dataset.class_names)
         for name, value in summary['test'].items():
-            rows.add_row(name, f'{value:,}' if isinstance(value, int) else f'{value:.4f}')
+            shown = f'{value:,}' if isinstance(value, int) else f'{value:.4f}'
+            if name == 'classes':  # which the means are over
+                shown += f' of {num_classes:,}'
+            rows.add_row(name, shown)
         terminal.table(rows)
+        if summary['test'].get('classes', num_classes) < num_classes:
+            terminal.line(
+                'note     the means (macro) are over the classes that occur as a label or a '
+                f'prediction in the test: {summary["test"]["classes"]:,} of {num_classes:,}'
+            )
     else:
         terminal.line('test     none: the data have no test split, and data.test_fraction=0')
     if 'best' in summary:
@@ -85,7 +94,7 @@ class Progress:
             bars.TimeRemainingColumn(),
             bars.TextColumn('left'),
             console=terminal.console,
-            disable=not terminal.console.is_terminal,
+            disable=not terminal.shows_bars(),
         )
         self._task = self._bar.add_task('', total=self._total, completed=start, values='')
 
