@@ -75,12 +75,16 @@ class Dataset:
     def describe(self) -> dict[str, Any]:
         """Returns what identifies the data: source, sizes, sha256 of each split, preprocessing."""
         read_from = {'read_from': self.source.read_from} if self.source.read_from else {}
-        return {
-            'source': self.source.full_name,
-            'mode': self.mode,
-            'sizes': self.sizes,
-            'sha256': self.fingerprint,
-        } | read_from | self.preprocessing
+        return (
+            {
+                'source': self.source.full_name,
+                'mode': self.mode,
+                'sizes': self.sizes,
+                'sha256': self.fingerprint,
+            }
+            | read_from
+            | self.preprocessing
+        )
 
 
 def load(config: ConfigDict) -> Dataset:

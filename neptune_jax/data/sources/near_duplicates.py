@@ -26,7 +26,7 @@ _SMALLEST = 16  # pixels a side, of images that may have moved by one
 _FREQUENCIES = 5  # in each direction, of a sketch
 _NEIGHBOURS = 4  # candidates for each image and window
 _PAIRS = 1000  # that are compared at once
-_CHANNELS = {
+_CHANNELS: dict[int, np.ndarray] = {
     1: np.ones((1, 1), np.float32),
     3: np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]], np.float32)
     / np.sqrt(np.array([[3], [2], [6]], np.float32)),
