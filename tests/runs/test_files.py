@@ -1,5 +1,7 @@
 """Paths as a user writes them."""
 
+import os
+
 import pytest
 
 from neptune_jax.errors import UserError
@@ -26,3 +28,36 @@ def test_a_loop_of_links_is_refused_and_what_is_not_there_is_not(tmp_path):
         files.expand_user(f'{tmp_path}/loop/x', '--workdir')
     for path in (f'{tmp_path}/new/run', '/dev/null/run', 'relative: name'):
         assert files.expand_user(path, '--workdir') == path
+
+
+@pytest.mark.parametrize(
+    ('path', 'expanded'),
+    [
+        ('~/runs/a', '/home/me/runs/a'),
+        ('~', '/home/me'),
+        ('runs/~/a', 'runs/~/a'),
+        ('./~nobody', './~nobody'),
+        ('/tmp/a~', '/tmp/a~'),
+        ('', ''),
+    ],
+)
+def test_a_tilde_at_the_start_is_the_home_folder(monkeypatch, path, expanded):
+    monkeypatch.setenv('HOME', '/home/me')
+    assert files.expand_user(path, '--workdir') == expanded
+
+
+def test_a_user_who_does_not_exist_is_named():
+    with pytest.raises(
+        UserError, match=r"--workdir=~nosuch/a: there is no user 'nosuch'; write ./~"
+    ):
+        files.expand_user('~nosuch/a', '--workdir')
+
+
+def test_without_a_home_folder_the_message_says_what_to_set(monkeypatch):
+    monkeypatch.delenv('HOME', raising=False)
+    monkeypatch.setattr('pwd.getpwuid', lambda number: {}[number])
+    assert os.path.expanduser('~') == '~'
+    with pytest.raises(
+        UserError, match=r'data\.dir=~/data: the home folder is unknown; set data.dir'
+    ):
+        files.expand_user('~/data', 'data.dir')

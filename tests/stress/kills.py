@@ -2,11 +2,14 @@
 
     python -m tests.stress.kills --kills=200 --out=tests/stress/results.jsonl
 
-Each training is killed up to five times, by SIGKILL or SIGTERM, at times drawn by the seed from
-its start to its expected end; so in imports, compilation, steps, evaluations, checkpoint writes and
-the final test. Then it is left to finish. Nothing may tell it from a training that was left alone:
-the parameters of its last checkpoint, its rows (less their times), its results. Dropout,
-augmentation, mixup, batch normalisation, averaged parameters and a schedule are on.
+Each training is killed up to five times, by SIGKILL, SIGTERM or SIGINT, at times drawn by the seed
+from its start to its expected end; so in imports, compilation, steps, evaluations, writes of
+checkpoints and the final test. Then it is left to finish. Nothing may tell it from a training that
+was left alone: the parameters of its last checkpoint, its rows (less their times), its results.
+Dropout, augmentation, mixup, batch normalisation, averaged parameters and a schedule are on.
+
+Every third training compiles its programs itself, and optimises them, at each start. That takes
+seconds, and half of its kills come while it compiles. The others find their programs on the disk.
 """
 
 import argparse
@@ -29,6 +32,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from neptune_jax.errors import PREEMPTED_STATUS
+from neptune_jax.exits import CTRL_C_STATUS
 from neptune_jax.runs import environment, reader
 from neptune_jax.testing import xla
 
@@ -55,6 +59,15 @@ FLAGS = {
 }
 MOST_KILLS = 5  # of one training
 
+# What a signal may end a training with: the statuses of Popen. A training cannot listen at once.
+STATUSES = {
+    signal.SIGKILL: {-signal.SIGKILL},
+    signal.SIGTERM: {PREEMPTED_STATUS, -signal.SIGTERM},
+    signal.SIGINT: {PREEMPTED_STATUS, CTRL_C_STATUS},
+}
+LAST_LINE_BEFORE_COMPILATION = ' model cnn'
+COMPILATION_SECONDS = 4.0  # or less; then some of these signals come in the first steps
+
 
 def command(workdir, flags):
     settings = [f'--config.{name}={value}' for name, value in (FLAGS | flags).items()]
@@ -62,11 +75,11 @@ def command(workdir, flags):
     return [*main, *settings, f'--workdir={workdir}']
 
 
-def start(workdir, flags, cache=None):
-    """Starts a training; `cache` is a folder of compiled programs, None: it compiles all itself."""
-    env = os.environ | {'XLA_FLAGS': xla.flags(1), 'JAX_PLATFORMS': 'cpu'}
-    if cache:
-        env |= {'JAX_COMPILATION_CACHE_DIR': cache}
+def start(workdir, flags, compiles=False):
+    """Starts a training; one that `compiles` optimises all programs anew, which takes seconds."""
+    env = os.environ | {'XLA_FLAGS': xla.flags(1, optimized=compiles), 'JAX_PLATFORMS': 'cpu'}
+    if compiles:
+        env |= {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
     return subprocess.Popen(
         command(workdir, flags),
         cwd=ROOT,
@@ -77,9 +90,9 @@ def start(workdir, flags, cache=None):
     )
 
 
-def finish(workdir, flags, cache=None):
+def finish(workdir, flags, compiles=False):
     """Lets a training go on to its end; returns what it printed."""
-    process = start(workdir, flags, cache)
+    process = start(workdir, flags, compiles)
     output, _ = process.communicate(timeout=600)
     if process.returncode != 0:
         raise RuntimeError(f'it needs a hand: exit status {process.returncode}\n{output}')
@@ -97,24 +110,26 @@ def end(workdir, steps=STEPS):
     return {'rows': rows, 'results': results, 'state': arrays}
 
 
-def interrupt(workdir, flags, rng, seconds, cache=None):
+def interrupt(workdir, flags, rng, seconds, compiles=False):
     """Starts a training, kills it some times, lets it finish; returns the kills, one dict each."""
     kills = []
     for _ in range(rng.randint(1, MOST_KILLS)):
-        process = start(workdir, flags, cache)
-        number = rng.choice([signal.SIGKILL, signal.SIGTERM])
-        delay = rng.uniform(0, seconds)
+        process = start(workdir, flags, compiles)
+        number = rng.choice(list(STATUSES))
+        output = ''
+        if compiles and rng.random() < 0.5:
+            output = read_until(process, LAST_LINE_BEFORE_COMPILATION)
+            delay = rng.uniform(0, COMPILATION_SECONDS)
+        else:
+            # A Ctrl-C that comes while Python itself starts is beyond the reach of this package.
+            delay = rng.uniform(1 if number == signal.SIGINT else 0, seconds)
         timer = threading.Timer(delay, process.send_signal, [number])
         timer.start()
-        output, _ = process.communicate(timeout=600)
+        output += process.communicate(timeout=600)[0]
         timer.cancel()
         if process.returncode == 0:
             break
-        expected = {
-            signal.SIGKILL: {-signal.SIGKILL},
-            signal.SIGTERM: {PREEMPTED_STATUS, -signal.SIGTERM},  # the latter before it can listen
-        }
-        if process.returncode not in expected[number]:
+        if process.returncode not in STATUSES[number] or 'Traceback' in output:
             raise RuntimeError(f'{number!r} after {delay} s: {process.returncode}\n{output}')
         lines = [
             line for line in output.splitlines() if line[:1].isalpha() and 'ended by' not in line
@@ -125,39 +140,51 @@ def interrupt(workdir, flags, rng, seconds, cache=None):
                 'seconds': round(delay, 2),
                 'status': process.returncode,
                 'after': lines[-1][:30] if lines else '',
+                'compiles': compiles,
             }
         )
-    finish(workdir, flags, cache)
+    finish(workdir, flags, compiles)
     return kills
+
+
+def read_until(process, text):
+    """Returns what a training prints up to a line with some text, or to its end."""
+    output = ''
+    for line in process.stdout:
+        output += line
+        if text in line:
+            break
+    return output
 
 
 def stress(kills, seed, jobs=1):
     """Interrupts trainings until there have been so many kills; returns a dict of what came out."""
     total = collections.Counter(needed_a_hand=0)
     with tempfile.TemporaryDirectory() as folder:
-        flags, seconds = {'data.dir': f'{folder}/data'}, {}
-        compiled = f'{folder}/compiled'
-        finish(f'{folder}/warm_up', flags, compiled)  # prepares the data, too
-        for cache in (compiled, None):
+        os.environ['JAX_COMPILATION_CACHE_DIR'] = f'{folder}/compiled'
+        flags, seconds, expected = {'data.dir': f'{folder}/data'}, {}, {}
+        finish(f'{folder}/warm_up', flags)  # prepares the data, too
+        for compiles in (False, True):  # XLA's optimisations change the last bits
             began = time.perf_counter()
-            finish(f'{folder}/whole{len(seconds)}', flags, cache)
-            seconds[cache] = (time.perf_counter() - began) * (1 + 0.5 * (jobs > 1))
-        expected = end(f'{folder}/whole1')
+            finish(f'{folder}/{compiles}', flags, compiles)
+            seconds[compiles] = (time.perf_counter() - began) * (1 + 0.5 * (jobs > 1))
+            expected[compiles] = end(f'{folder}/{compiles}')
 
         def one(number):
             if total['kills'] >= kills:
                 return
             workdir = f'{folder}/{number}'
-            cache = compiled if number % 5 else None  # most begin to train sooner
+            compiles = number % 3 == 0
             rng = random.Random(f'{seed} {number}')
             try:
-                found = interrupt(workdir, flags, rng, seconds[cache], cache)
+                found = interrupt(workdir, flags, rng, seconds[compiles], compiles)
             except RuntimeError as error:
                 total.update(runs=1, needed_a_hand=1)
                 print(f'{number}: {error}', flush=True)
                 return
-            differ = [key for key, value in end(workdir).items() if value != expected[key]]
-            steps = [row['step'] for row in expected['rows'] if 'train/loss' in row]
+            alone = expected[compiles]
+            differ = [key for key, value in end(workdir).items() if value != alone[key]]
+            steps = [row['step'] for row in alone['rows'] if 'train/loss' in row]
             rows = [row['step'] for row in reader.read_rows(workdir) if 'train/loss' in row]
             total.update(
                 runs=1,
@@ -165,6 +192,7 @@ def stress(kills, seed, jobs=1):
                 runs_that_differ=bool(differ),
                 rows_lost=len(set(steps) - set(rows)),
                 rows_twice=len(rows) - len(set(rows)),
+                kills_of_runs_that_compile=len(found) * compiles,
             )
             total.update(kill['signal'] for kill in found)
             print(f'{number}: {json.dumps(found)}, differs in {differ}', flush=True)
