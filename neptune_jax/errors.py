@@ -1,6 +1,7 @@
 """What ends a command early: a mistake that the user can correct, or a signal."""
 
 import contextlib
+import errno
 import importlib
 import sys
 import traceback
@@ -22,6 +23,17 @@ class Preempted(BaseException):
     Like KeyboardInterrupt it is no Exception: it may be raised anywhere, and code that handles the
     errors of a library must not take it for one.
     """
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of NumPy, JAX or the system says that memory is used up."""
+    if isinstance(error, MemoryError) or getattr(error, 'errno', None) == errno.ENOMEM:
+        return True
+    # JAX's errors are RuntimeErrors with the text of XLA, which has several forms.
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        'RESOURCE_EXHAUSTED' in text or 'out of memory' in text.lower()
+    )
 
 
 def check_choice(name: str, names: Iterable[str], field: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from neptune_jax.errors import UserError
+from neptune_jax.errors import UserError, is_out_of_memory
 from neptune_jax.runs import reader
 
 
@@ -147,6 +147,8 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # damaged files make the libraries below raise anything
+            if is_out_of_memory(error):
+                raise
             raise Damaged(one_line(error)) from error
         fields = restored.state
         if abstract_state.ema_batch_stats and 'ema_batch_stats' not in fields:

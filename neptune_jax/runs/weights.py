@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from neptune_jax.errors import UserError
+from neptune_jax.errors import UserError, is_out_of_memory
 from neptune_jax.runs import reader
 from neptune_jax.runs.checkpoints import one_line, verify
 
@@ -41,6 +41,8 @@ def read_weights(workdir: str | Path) -> Weights:
             state = jax.tree.map(np.asarray, checkpointer.restore(folder / 'state'))
         data = json.loads((folder / 'data' / 'metadata').read_text())
     except Exception as error:  # damaged files make the libraries below raise anything
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f'{folder} is damaged ({one_line(error)}); resume that run, which uses an earlier '
             'checkpoint, or remove that folder'

@@ -9,7 +9,7 @@ from neptune_jax import experiment as experiments
 from neptune_jax import terminal
 from neptune_jax.data import feed as feeds
 from neptune_jax.learning.state import count_params
-from neptune_jax.training import compiled, progress
+from neptune_jax.training import compiled, memory, progress
 
 
 def dry_run(config: ConfigDict) -> None:
@@ -22,7 +22,14 @@ def dry_run(config: ConfigDict) -> None:
     """
     config = config.copy_and_resolve_references()
     config.train.debug_nans = False  # with it there is no compiled program to ask for its cost
-    experiment = experiments.create(config)
+    with memory.explained(config):
+        experiment = experiments.create(config)
+    with memory.explained(config, experiment):
+        _show(experiment)
+
+
+def _show(experiment):
+    config = experiment.config
     progress.header(experiment, experiments.read_initial_weights(experiment))
     feed = feeds.create(experiment.dataset, experiment.parallel)
     train_step = compiled.compile_train_step(experiment, feed)
@@ -41,15 +48,15 @@ def dry_run(config: ConfigDict) -> None:
 def _cost(experiment, feed, train_step):
     table = Table('one step, on one device', title='cost')
     table.add_column('', justify='right')
-    cost, memory = train_step.cost_analysis(), train_step.memory_analysis()
+    cost, used = train_step.cost_analysis(), train_step.memory_analysis()
     if isinstance(cost, list):  # older versions of JAX give one for each program
         cost = cost[0]
     state = experiment.abstract_state
     table.add_row('floating-point operations', f'{cost.get("flops", 0) / 1e9:,.2f} G')
-    table.add_row('parameters', _mebibytes(4 * count_params(state.params)))
-    table.add_row('state, with optimizer and averages', _mebibytes(_nbytes(state)))
-    table.add_row('data on the device', _mebibytes(_nbytes(feed.data)))
-    table.add_row('scratch memory of the step', _mebibytes(memory.temp_size_in_bytes))
+    table.add_row('parameters', memory.mebibytes(4 * count_params(state.params)))
+    table.add_row('state, with optimizer and averages', memory.mebibytes(memory.nbytes(state)))
+    table.add_row('data on the device', memory.mebibytes(memory.nbytes(feed.data)))
+    table.add_row('scratch memory of the step', memory.mebibytes(used.temp_size_in_bytes))
     return table
 
 
@@ -76,11 +83,3 @@ def _warmest(schedule, last):
         if len(steps) == last - first + 1:
             return int(steps[best])
         first, last = steps[max(best - 1, 0)], steps[min(best + 1, len(steps) - 1)]
-
-
-def _nbytes(tree):
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _mebibytes(nbytes):
-    return f'{nbytes / 2**20:,.2f} MiB'

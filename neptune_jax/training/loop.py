@@ -21,7 +21,7 @@ from neptune_jax.reporting import figures, tables
 from neptune_jax.runs import checkpoints as checkpointing
 from neptune_jax.runs import environment, reader, writer
 from neptune_jax.tracking import follow
-from neptune_jax.training import compiled, debugging, progress, records
+from neptune_jax.training import compiled, debugging, memory, progress, records
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
@@ -49,7 +49,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         preemptions.watch() as preemption,
         tempfile.TemporaryDirectory() as temporary,
     ):
-        experiment = create(config)
+        with memory.explained(config):
+            experiment = create(config)
         is_new = processes.broadcast(np.array(not reader.checkpoint_steps(workdir)))
         weights = read_initial_weights(experiment) if is_new else None
         workdir = temporary if jax.process_index() else workdir
@@ -81,6 +82,7 @@ def _run(experiment, run, weights, preemption):
     total_steps = experiment.total_steps
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.status())
+        stack.enter_context(memory.explained(config, experiment))
         checkpoints = stack.enter_context(
             checkpointing.open_checkpoints(run.path('checkpoints'), config.checkpoint.keep)
         )
