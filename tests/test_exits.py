@@ -36,9 +36,10 @@ def in_shell(redirection, body):
 
 
 PRINT = """
-import sys
+import os, sys
 for i in range(3000):
     print('a line that is long enough to fill what a pipe holds', i)
+os.write(1, b'by a library')
 print('done', file=sys.stderr)
 sys.exit(7)
 """

@@ -1,5 +1,6 @@
 """Processes that wait for others: what the environment says of them, and how long they wait."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -85,7 +86,7 @@ import sys
 from neptune_jax import cli
 from neptune_jax.devices import processes
 def main(args):
-    with processes.joined(False, 4.0):
+    with processes.joined(False, 7.0):
         pass
 cli.run(main)
 """
@@ -100,18 +101,27 @@ def test_a_process_whose_partners_do_not_come_says_so_and_gives_up():
         (1, f'127.0.0.1:{port + 1}'): f'for process 0 at 127.0.0.1:{port + 1} (Connection refused)',
         (1, 'nosuch.invalid:80'): 'for process 0 at nosuch.invalid:80 (',
     }
-    started = []
-    for number, address in cases:
-        env = os.environ | {ADDRESS: address, COUNT: '2', ID: str(number), 'JAX_PLATFORMS': 'cpu'}
-        pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-        started.append(
-            subprocess.Popen([sys.executable, '-c', WAITING], cwd=ROOT, env=env, **pipes)
-        )
-    for process, ((number, _), expected) in zip(started, cases.items(), strict=True):
-        assert process.stdout.readline().startswith(f'waiting  {expected}')
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 2
-        assert errors.startswith(f'error: gave up after 4 s of waiting {expected}')
-        assert f'(this is process {number} of 2, numbered from 0)' in errors
+    with contextlib.ExitStack() as stack:
+        started = []
+        for number, address in cases:
+            env = os.environ | {ADDRESS: address, COUNT: '2', ID: str(number)}
+            pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+            process = subprocess.Popen(
+                [sys.executable, '-c', WAITING],
+                cwd=ROOT,
+                env=env | {'JAX_PLATFORMS': 'cpu'},
+                **pipes,
+            )
+            started.append(stack.enter_context(process))
+            stack.callback(process.kill)
+        lines = [process.stdout.readline() for process in started]
+        assert [process.poll() for process in started] == [None, None, None]
+        outputs = [process.communicate(timeout=60) for process in started]
+    for number, (case, expected) in enumerate(cases.items()):
+        assert lines[number].startswith(f'waiting  {expected}')
+        assert started[number].returncode == 2
+        errors = outputs[number][1]
+        assert errors.startswith(f'error: gave up after 7 s of waiting {expected}')
+        assert f'(this is process {case[0]} of 2, numbered from 0)' in errors
         assert 'parallel.wait_seconds' in errors
         assert errors.count('\n') == 1, errors

@@ -124,6 +124,7 @@ def test_what_was_dropped_does_not_come_back_where_it_must_not_interrupt():
         with preempted.deferred():
             Resource()
             time.sleep(0.3)
+            assert not preempted._is_unanswered()  # no more interruptions of system calls
         with pytest.raises(errors.Preempted, match='SIGTERM'):
             preempted.check(1)
 
