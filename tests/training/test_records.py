@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from neptune_jax.errors import UserError
 from neptune_jax.runs import reader, writer
 from neptune_jax.training import records
 
@@ -37,8 +38,8 @@ def shown():
 def make_rows(tmp_path, watch, shown):
     run = writer.Run(tmp_path)
 
-    def make_rows(step=0, unwritten=()):
-        return records.Rows(run, shown, watch, step, list(unwritten))
+    def make_rows(step=0, unwritten=(), every=None):
+        return records.Rows(run, shown, watch, step, list(unwritten), every)
 
     yield make_rows
     run.close()
@@ -109,3 +110,32 @@ def test_the_seconds_of_a_resumed_run_include_those_before(tmp_path, monkeypatch
     assert found['train_seconds'] == 10.5
     assert found['images_per_second'] == pytest.approx(4 * 64 / 3, abs=0.05)
     assert (found['step'], found['epochs']) == (6, 1.5)
+
+
+def test_rows_that_end_within_a_call_have_its_speed_and_their_own_steps(
+    make_rows, watch, shown, tmp_path
+):
+    rows = make_rows(step=1, unwritten=[(1, {'loss': 8.0})], every=2)
+    for last_step, seconds in ((5, 2.0), (9, 4.0)):
+        watch.seconds = seconds
+        losses = np.arange(last_step - 3, last_step + 1, dtype=np.float32)
+        rows.add(last_step, {'loss': losses, 'learning_rate': losses / 8})
+        rows._computed.result()
+    assert rows.unwritten() == [(9, {'loss': 9.0, 'learning_rate': 9 / 8})]
+    rows.end_interval()  # as before a validation
+    rows.end_interval()  # there is no step any more
+    rows.write()
+    assert rows.unwritten() == []
+    found = [(row['step'], row['train/loss']) for row in reader.read_rows(tmp_path)]
+    assert found == [(2, 5.0), (4, 3.5), (6, 5.5), (8, 7.5), (9, 9.0)]
+    assert [row['train/learning_rate'] for row in reader.read_rows(tmp_path)][:2] == [2 / 8, 4 / 8]
+    assert shown == [(2, 4 / 2), (4, 4 / 2), (6, 4 / 2), (8, 4 / 2), (9, 4 / 2)]
+
+
+def test_the_first_loss_that_is_not_finite_is_named_and_its_row_is_the_last(make_rows, tmp_path):
+    rows = make_rows(every=2)
+    losses = np.array([1, 1, 1, np.inf, np.nan, 1], np.float32)
+    rows.add(6, {'loss': losses, 'learning_rate': losses})
+    with pytest.raises(UserError, match='the loss is inf at step 4; try a lower'):
+        rows.check()
+    assert [row['step'] for row in reader.read_rows(tmp_path)] == [2, 4]
