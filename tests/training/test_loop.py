@@ -28,7 +28,7 @@ from neptune_jax.devices import compiling
 from neptune_jax.errors import UserError
 from neptune_jax.learning import losses
 from neptune_jax.reporting import figures
-from neptune_jax.runs import reader
+from neptune_jax.runs import files, reader
 from neptune_jax.training import loop
 
 pytestmark = pytest.mark.usefixtures('standard_promotion')
@@ -69,6 +69,7 @@ def test_a_run_leaves_what_the_format_promises(config, tmp_path):
         'top5_accuracy',
         'ece',
         'count',
+        'classes',
     }
     assert (summary['val']['count'], summary['test']['count']) == (250, 500)
 
@@ -332,7 +333,7 @@ def two_steps(config, tmp_path, **fields):
         ('loss.class_weights', 'x', r"loss.class_weights='x' is unknown; choose one of: none"),
         ('augment.flip', 'x', r"augment.flip='x' is unknown; choose one of: none, random"),
         ('augment.mixup', -0.1, r'augment.mixup=-0.1 must be from 0 to 100'),
-        ('train.steps_per_call', 0, r'train.steps_per_call=0 must be at least 1'),
+        ('train.steps_per_call', 0, r'train.steps_per_call=0 must be from 1 to 65536'),
         ('train.accumulate', 3, r'train.accumulate=3 does not divide the 32 examples of a batch'),
         ('train.profile_steps', (3, 7), r'train.profile_steps=\(3, 7\) must be the first and'),
         ('optim.ema_decay', 1.0, r'optim.ema_decay=1.0 must be at least 0 and below 1'),
@@ -362,7 +363,7 @@ def test_a_value_that_cannot_be_used_is_refused_before_anything_is_written(
 def test_a_run_of_no_length_is_refused(config, tmp_path, epochs):
     config.train.steps = None
     config.train.epochs = epochs
-    with pytest.raises(UserError, match=r'train.epochs=.* must be above 0 and finite'):
+    with pytest.raises(UserError, match=r'train.epochs=.* must be above 0 and below 2\*\*31'):
         loop.train_and_evaluate(config, tmp_path / 'run')
 
 
@@ -372,7 +373,10 @@ def test_without_a_test_split_a_run_finishes_and_says_so(config, tmp_path, capsy
     fields = {'name': 'arrays', 'path': str(tmp_path / 'arrays.npz'), 'test_fraction': 0.0}
     config.data.update(fields)
     summary = loop.train_and_evaluate(config, tmp_path / 'run')
-    assert (summary['status'], summary['val']['count']) == ('finished', 30)
+    sizes = files.read_json(tmp_path / 'run/environment.json')['data']['sizes']
+    assert (sizes['train'] + sizes['val'], sizes['test']) == (300, 0)
+    assert (summary['status'], summary['val']['count']) == ('finished', sizes['val'])
+    assert 15 < sizes['val'] < 45  # a tenth; the bytes of each image decide
     assert 'test' not in summary
     assert 'test     none: the data have no test split' in capsys.readouterr().out
 
