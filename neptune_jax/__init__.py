@@ -3,7 +3,7 @@
 import sys
 
 if sys.argv[:1] == ['-m']:  # as Python sets it while it looks for the module of `python -m`
-    import _signal  # of `signal`, whose own import takes so long that a Ctrl-C would hit it
+    import _signal  # type: ignore[import-not-found]  # `signal` takes longer to import
     import os
 
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # nohup may ignore it

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 CTRL_C_STATUS = 130  # what a shell reports for a program that Ctrl-C has ended
 
@@ -27,8 +27,8 @@ def prepare() -> None:
     if isinstance(sys.stdout, _Output):
         return
     _open_standard_files()
-    sys.stdout = sys.__stdout__ = _Output.instead_of(sys.stdout, 1)
-    sys.stderr = sys.__stderr__ = _Output.instead_of(sys.stderr, 2)
+    sys.stdout = _Output.instead_of(sys.stdout, 1)
+    sys.stderr = _Output.instead_of(sys.stderr, 2)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as nohup may have set it
         signal.signal(signal.SIGINT, _end_at_once)
     sys.unraisablehook = _end_if_interrupted
@@ -105,18 +105,14 @@ class _Output(io.TextIOWrapper):
     """A standard stream that drops what cannot be written: a closed pipe, a full disk."""
 
     @classmethod
-    def instead_of(cls, stream: io.TextIOWrapper | None, number: int) -> '_Output':
+    def instead_of(cls, stream: Any, number: int) -> '_Output':
         """Returns such a stream with the settings of `stream`, None if that was closed."""
+        # The name of a class that a terminal cannot show must not end a training either.
+        errors = 'backslashreplace'
         if stream is None:
-            return cls(open(number, 'wb'), 'utf-8', 'backslashreplace')
-        settings = {
-            'encoding': stream.encoding,
-            # The name of a class that a terminal cannot show must not end a training either.
-            'errors': 'backslashreplace',
-            'line_buffering': stream.line_buffering,
-            'write_through': stream.write_through,
-        }
-        return cls(stream.detach(), **settings)
+            return cls(open(number, 'wb'), 'utf-8', errors)
+        encoding, by_line, at_once = stream.encoding, stream.line_buffering, stream.write_through
+        return cls(stream.detach(), encoding, errors, None, by_line, at_once)
 
     def write(self, text: str) -> int:
         """Writes text, or drops it."""

@@ -170,8 +170,8 @@ def _check_batches(config, parallel):
 
 def _check_memory(config, parallel, image_shape, abstract_state):
     """Raises UserError for what no device could hold, before memory is asked for."""
-    device = parallel.mesh.devices.flat[0]
-    stats = device.memory_stats() or {}  # a CPU has none
+    # Of a device of this process: JAX does not know the memory of others. A CPU has no statistics.
+    stats = jax.local_devices()[0].memory_stats() or {}
     memory = stats.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     image = 4 * math.prod(image_shape) / parallel.num_devices
     leaves = jax.tree.leaves(abstract_state)

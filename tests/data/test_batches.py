@@ -120,8 +120,8 @@ def test_as_many_steps_a_call_as_fit():
 def test_a_training_without_end_takes_no_memory_before_it_begins():
     tracemalloc.start()
     groups = batches.StepGroups(order(), 7, 2**31 - 1, 4, 1_000_001)
-    # 2147 times a million steps and one, of which the last is taken alone, and 481,500 more. One step
-    # stands for the first two calls, because the start lies in the second.
+    # 2147 times a million steps and one, of which the last is taken alone, and 481,500 more. One
+    # step stands for the first two calls, because the start lies in the second.
     assert len(groups) == 2147 * 250_001 + 481_500 // 4 - 1
     assert groups.counts() == {1, 4}
     np.testing.assert_array_equal(groups[len(groups) - 1][:, 3], order()[2**31 - 2])

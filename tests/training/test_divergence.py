@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures('standard_promotion')
 @pytest.fixture(autouse=True)
 def one_device(config):
     config.parallel.update(driver='jit', num_devices=1)
+    config.model.features = (4,)
 
 
 @pytest.fixture
@@ -75,12 +76,11 @@ def test_a_last_step_that_diverges_fails_and_leaves_the_checkpoint_before(
     trained = [row['train/loss'] for row in reader.read_rows(tmp_path) if 'train/loss' in row]
     assert np.isfinite(trained).all()
     # The same command resumes from the good checkpoint, and says the same.
-    for _ in range(2):
-        assert reader.checkpoint_steps(tmp_path) == [3]
-        weights = read_weights(tmp_path)
-        assert weights.step == 3
-        assert np.isfinite(weights.params['Dense_0']['kernel']).all()
-        assert failure(config, tmp_path) == message
+    assert failure(config, tmp_path) == message
+    assert reader.checkpoint_steps(tmp_path) == [3]
+    weights = read_weights(tmp_path)
+    assert weights.step == 3
+    assert np.isfinite(weights.params['Dense_0']['kernel']).all()
 
 
 def test_a_training_loss_that_is_not_finite_in_the_last_steps_names_its_step(

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures('standard_promotion')
 def config(config):
     """Calls of 4, 4, 1, 1, 4 and 4 steps; log intervals of three end within them."""
     config.parallel.update(driver='jit', num_devices=1)
+    config.model.features = (4,)
     config.update_from_flattened_dict({'train.steps': 18, 'train.steps_per_call': 4})
     config.update_from_flattened_dict({'eval.every': '10 steps', 'log.every': '3 steps'})
     config.checkpoint.keep = 100
@@ -64,16 +65,15 @@ def test_rows_and_bits_do_not_depend_on_where_checkpoints_are_or_rows_end(
     assert validated == [validated[0]] * 3
 
 
-@pytest.mark.parametrize('step', [4, 14])
 def test_a_run_that_resumes_within_a_log_interval_ends_with_the_same_bits(
-    config, tmp_path, monkeypatch, read_state, step
+    config, tmp_path, monkeypatch, read_state
 ):
     config.checkpoint.every = '1 step'
     loop.train_and_evaluate(config, tmp_path / 'whole')
 
     def die(saved, at, *args):
         save(saved, at, *args)
-        if at == step:
+        if at == 14:
             raise RuntimeError('power cut')
 
     save = checkpoints.Checkpoints.save
