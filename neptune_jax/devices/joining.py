@@ -4,6 +4,7 @@ Each process tells the coordination service of JAX, in process 0, that it is the
 does so blocks, cannot be interrupted, and aborts the process in the end. So a thread makes it.
 """
 
+import errno
 import os
 import re
 import socket
@@ -125,21 +126,18 @@ def _check_address(name, meaning):
 def _check_port():
     """Raises UserError if process 0 cannot listen where the others will look for it.
 
-    JAX 0.12 would end with a segmentation fault.
+    JAX 0.12 ends with a segmentation fault if the address to bind to is not one of this host.
     """
-    every_address = '[::]:' + os.environ[_ADDRESS].rpartition(':')[2]
-    place = os.environ.get(_BIND_ADDRESS, every_address)
-    host, _, port = place.rpartition(':')
     try:
-        if place == every_address:
-            both = socket.has_dualstack_ipv6()
-            family = socket.AF_INET6 if both else socket.AF_INET
-            socket.create_server(('', int(port)), family=family, dualstack_ipv6=both).close()
-        else:
+        if _BIND_ADDRESS in os.environ:
+            host, _, port = os.environ[_BIND_ADDRESS].rpartition(':')
             found = socket.getaddrinfo(host.strip('[]'), int(port), type=socket.SOCK_STREAM)
             for family, *_, address in found:
                 socket.create_server(address[:2], family=family).close()
+        elif not _problem(f'localhost:{os.environ[_ADDRESS].rpartition(":")[2]}'):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     except OSError as error:
+        place = os.environ.get(_BIND_ADDRESS, os.environ[_ADDRESS])
         reason = (error.strerror or str(error)).partition(' (')[0]
         raise UserError(
             f'process 0 cannot listen at {place}: {reason}; choose another port in {_ADDRESS}, or '

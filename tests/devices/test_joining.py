@@ -75,10 +75,16 @@ def test_a_port_that_is_taken_is_said(environment):
     with socket.create_server(('127.0.0.1', 0)) as server:
         port = server.getsockname()[1]
         environment({ADDRESS: f'127.0.0.1:{port}', ID: '0'})
-        with pytest.raises(UserError, match=rf'cannot listen at \[::\]:{port}: Address already in'):
+        with pytest.raises(UserError, match=f'listen at 127.0.0.1:{port}: Address already in use'):
+            joining.join(300, 10)
+        environment({BIND_ADDRESS: f'127.0.0.1:{port}', ID: '0'})
+        with pytest.raises(UserError, match=f'listen at 127.0.0.1:{port}: Address already in use'):
             joining.join(300, 10)
     environment({ADDRESS: f'127.0.0.1:{port}', ID: '0'})
     assert joining._from_environment()['process_id'] == 0  # the port is free again
+    environment({BIND_ADDRESS: 'nosuch.invalid:80', ID: '0'})
+    with pytest.raises(UserError, match=r'cannot listen at nosuch\.invalid:80: '):
+        joining.join(300, 10)
 
 
 WAITING = """
