@@ -1,6 +1,7 @@
 """Real signals to real processes."""
 
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -133,3 +134,55 @@ def wait():
     """Waits as training code does, in a system call, but not for ever."""
     time.sleep(10)
     raise AssertionError('it was not interrupted')
+
+
+COMPILING = """
+import jax
+import jax.numpy as jnp
+from neptune_jax import cli, exits
+from neptune_jax.devices import preemption
+
+def slow_to_compile(x):
+    for _ in range(300):
+        x = jnp.sin(x @ x + jnp.sort(x, 0))
+    return x
+
+def main(args):
+    with {contexts}:
+        lowered = jax.jit(slow_to_compile).lower(jnp.zeros((16, 16)))
+        print('ready', flush=True)
+        lowered.compile()
+
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ('contexts', 'number', 'status', 'errors'),
+    [
+        (
+            'preemption.watch() as preempted, preempted.allowed()',
+            signal.SIGTERM,
+            errors.PREEMPTED_STATUS,
+            'ended by SIGTERM; the same command continues from here\n',
+        ),
+        ('exits.interruptible()', signal.SIGINT, 130, ''),
+    ],
+)
+def test_a_signal_while_xla_compiles_ends_a_command_with_its_status(
+    contexts, number, status, errors
+):
+    """JAX 0.10 compiles in another thread, which crashed: 5 of 5 times in this program."""
+    process = subprocess.Popen(
+        [sys.executable, '-c', COMPILING.format(contexts=contexts)],
+        cwd=ROOT,
+        env=os.environ | {'JAX_ENABLE_COMPILATION_CACHE': 'false', 'XLA_FLAGS': ''},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == 'ready\n'
+    time.sleep(0.3)
+    process.send_signal(number)
+    assert process.communicate(timeout=60) == ('', errors)
+    assert process.returncode == status
