@@ -236,8 +236,8 @@ def near_duplicates():
         Of all {now['images']:,} images, {now['near_duplicates']} are near duplicates (by the old
         hash {before['near_duplicates']}); of 200 different pictures of horizontal bars,
         {now['near_duplicates_of_200_bars']} (old hash {before['near_duplicates_of_200_bars']}). The
-        search took {now['seconds']:.0f} s on two CPU cores, once, when the data set was prepared
-        ([results](../{NEAR_DUPLICATES})).""")
+        search took {now['cpu_seconds']:.0f} s of processor time, once, when the data set was
+        prepared ([results](../{NEAR_DUPLICATES})).""")
     return '\n'.join(
         [
             f'| {now["copies"]:,} images of Fashion-MNIST, copied and | found | by the "difference '

@@ -44,14 +44,11 @@ def sketch(images: np.ndarray) -> np.ndarray:
     Args:
         images: uint8[n, H, W, C], C = 1 or 3; small ones have a single window, without a margin.
     """
-    channels = _CHANNELS[images.shape[-1]]
+    transform = _transform(images.shape[-1])
     sketches = []
     for window in _WINDOWS if min(images.shape[1:3]) >= _SMALLEST else (None,):
         deviations, _, contrast = _cells(images, window)
-        coefficients = np.einsum(
-            'fy,gx,dc,nyxc->nfgd', _cosines(), _cosines(), channels, deviations, optimize=True
-        )
-        found = coefficients.reshape(len(images), -1)[:, 1:]  # the first one is the mean, 0
+        found = deviations.reshape(len(images), -1) @ transform
         weights = (deviations**2).sum(axis=-1)
         cells = 1 / np.maximum((weights**2).sum(axis=(1, 2)), 1e-12)
         found[(contrast < MIN_CONTRAST) | (cells < MIN_CELLS)] = np.nan
@@ -210,9 +207,13 @@ def _averages(size):
 
 
 @functools.cache
-def _cosines():
-    """Returns float32[5, 16]: the lowest frequencies of the orthonormal cosine transform."""
+def _transform(channels):
+    """Returns float32[256 C, d]: the lowest frequencies of the orthonormal cosine transform.
+
+    Colours are transformed to grey and two differences. The mean, which is 0, is left out.
+    """
     angles = np.pi / CELLS * np.outer(np.arange(_FREQUENCIES), np.arange(CELLS) + 0.5)
     cosines = np.sqrt(2 / CELLS) * np.cos(angles)
     cosines[0] /= np.sqrt(2)
-    return cosines.astype(np.float32)
+    rows = np.kron(np.kron(cosines, cosines), _CHANNELS[channels])[1:]
+    return np.ascontiguousarray(rows.T, np.float32)
