@@ -125,6 +125,15 @@ DIFFERENT = {
             for place in range(SIDE // 3)
         ]
     ),
+    'a bar in each row': lambda: np.stack(
+        [
+            np.repeat(np.isin(np.arange(SIDE), place)[:, None, None], SIDE, axis=1) * np.uint8(200)
+            for place in np.add.outer(np.arange(SIDE - 5), np.arange(5))
+        ]
+    ),
+    'a small square': lambda: drawn(
+        300, lambda draw: [draw.rectangle((x, y, x + 2, y + 2), fill=0) for x, y in points(1)]
+    ),
     'strokes': lambda: drawn(200, lambda draw: [draw.line(points(2)) for _ in range(3)]),
     'a word': lambda: drawn(200, lambda draw: draw.text((8, 20), letters(4), fill=0)),
     'text': lambda: drawn(
@@ -160,6 +169,22 @@ def test_a_small_part_or_another_colour_makes_another_picture():
     # Grey has the same mean of the channels, but it is no picture in colour.
     grey = np.repeat(photo.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.uint8)
     assert find(np.stack([photo, grey])) == [-1, -1]
+
+
+def test_a_mark_in_one_cell_and_half_the_contrast_make_another_picture():
+    (photo,) = photos(1)
+    pixels = photo.astype(float)
+    deviation = pixels.reshape(16, 3, 16, 3, 3).mean(axis=(1, 3)).std()
+    marked = {}
+    for strength in (0.2, 0.6):  # of the deviation of the 16x16 cells; the bound is 0.35
+        changed = pixels.copy()
+        changed[21:24, 21:24] += strength * deviation
+        marked[strength] = scaled(changed, 1)
+    assert are_near(photo[None], marked[0.2][None])[0]
+    assert not are_near(photo[None], marked[0.6][None])[0]
+    for gain, expected in ((0.9, True), (0.8, False)):  # the bound is 1 / 1.15
+        changed = scaled((pixels - pixels.mean()) * gain + pixels.mean(), 1)
+        assert are_near(photo[None], changed[None])[0] == expected
 
 
 def test_a_copy_belongs_to_the_first_of_its_kind_that_is_kept():
