@@ -65,12 +65,14 @@ def compile_batch_statistics(experiment: Experiment, feed: Feed) -> Callable:
     images are those of the first batches of the run, not augmented: the result depends on the
     parameters and the config alone.
 
-    Without averaged parameters or batch statistics the function returns the state as it is.
+    All processes must call the function together. With `alone=True` they need not: if there are
+    several, it falls back on the running statistics of the training. Without averaged parameters or
+    batch statistics it returns the state as it is.
     """
     parallel, config = experiment.parallel, experiment.config
     shapes = experiment.abstract_state.ema_batch_stats
     if not shapes:
-        return lambda state: state
+        return lambda state, alone=False: state
     count = min(STATISTICS_BATCHES, experiment.steps_per_epoch)
 
     def step(state, sums, data, item):
@@ -100,8 +102,10 @@ def compile_batch_statistics(experiment: Experiment, feed: Feed) -> Callable:
     order = copy.copy(experiment.order)  # a thread may be reading the training's
     last = None
 
-    def with_statistics(state):
+    def with_statistics(state, alone=False):
         nonlocal last
+        if state is not last and alone and jax.process_count() > 1:
+            return state.replace(ema_batch_stats=state.batch_stats)
         if state is not last:
             sums = zeros()
             for item in feed.batches(order, 0, count):

@@ -133,15 +133,15 @@ def _run(experiment, run, weights, preemption):
             return time.monotonic() - saved_at >= experiment.checkpoint_seconds
 
         def save():
-            nonlocal state, saved_step, saved_at
+            nonlocal saved_step, saved_at
             if step == saved_step:
                 return
             rows.write()
             data = dataset.preprocessing | {'interval': rows.unwritten()}
             with clock.paused():
                 run.flush()
-                state = with_statistics(state)
-                checkpoints.save(step, state, data)
+                by_clock = experiment.checkpoint_every is None  # that of each process
+                checkpoints.save(step, with_statistics(state, alone=by_clock), data)
             saved_step, saved_at = step, time.monotonic()
             clock.report(step)
 

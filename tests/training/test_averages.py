@@ -123,7 +123,7 @@ def test_averaged_parameters_are_evaluated_with_statistics_of_their_own(
     assert (predictions == data.labels[test]).mean() == summary['test']['accuracy']
 
 
-def test_statistics_of_averages_change_no_step_and_need_computing_once(small, read_state):
+def test_statistics_of_averages_change_no_step_and_need_computing_once(small, monkeypatch):
     experiment = experiments.create(small)
     feed = feeds.create(experiment.dataset, experiment.parallel)
     with_statistics = compiled.compile_batch_statistics(experiment, feed)
@@ -137,6 +137,13 @@ def test_statistics_of_averages_change_no_step_and_need_computing_once(small, re
         found.replace(ema_batch_stats={}),
         state.replace(ema_batch_stats={}),
     )
+
+    # One of several processes whose clock says that it is time to save.
+    jax.tree.map(np.testing.assert_array_equal, with_statistics(state, alone=True), found)
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, 'process_count', lambda: 2)
+        saved = with_statistics(state.replace(ema_batch_stats={}), alone=True)
+    assert saved.ema_batch_stats is state.batch_stats
 
     small.optim.ema_decay = 0.0
     experiment = experiments.create(small)
