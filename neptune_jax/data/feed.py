@@ -5,10 +5,11 @@ The same order of examples gives the same batches in all three modes: `image` ui
 """
 
 import contextlib
-import multiprocessing
+import itertools
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 import jax
@@ -93,12 +94,14 @@ def _from_host(dataset, parallel):
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)
         stream = source.to_iter_dataset(options)
         if dataset.mode == 'stream' and workers:
-            _quieten_resource_tracker()
+            _start_resource_tracker()
             stream = stream.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
             )
         with contextlib.closing(iter(stream)) as items:  # ends the workers even after an error
-            for item in items:
+            with _ctrl_c_blocked():  # Grain starts its workers now
+                first = list(itertools.islice(items, 1))
+            for item in itertools.chain(first, items):
                 yield shard(item)
 
     def empty(batch_size, count=1):
@@ -114,15 +117,30 @@ def _from_host(dataset, parallel):
     return Feed(data={}, batches=batches, empty=empty, unpack=unpack)
 
 
-def _quieten_resource_tracker():
-    """Silences a warning of Python's resource tracker at the end of the program.
+def _start_resource_tracker():
+    """Starts Python's resource tracker, which warns of nothing at the end of the program.
 
     Worker processes that are ended early leave shared memory of Grain behind. The tracker, a
-    process that Python starts with the workers, frees it and would warn about it.
+    process that Python would start with the workers, frees it and would warn about it.
     """
     option = 'ignore:resource_tracker'
     if option not in sys.warnoptions:
         sys.warnoptions.append(option)
+    resource_tracker.ensure_running()  # here, because it unblocks the signals of its thread
+
+
+@contextlib.contextmanager
+def _ctrl_c_blocked():
+    """Threads and processes that are started inside do not get SIGINT, from their first moment on.
+
+    Ctrl-C reaches all processes of a terminal, but the trainer ends its workers. The trainer itself
+    gets the signal through its other threads, at once.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _share(indices):
@@ -159,9 +177,6 @@ class _BatchSource:
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__ |= state
-        # In a worker process. Ctrl-C reaches all processes, but the trainer ends its workers.
-        if multiprocessing.parent_process():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def __len__(self) -> int:
         return self._stop - self._start

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -83,7 +84,10 @@ def test_a_directory_that_a_live_run_writes_is_refused(tmp_path):
     process.communicate()
 
 
-def test_ctrl_c_reaches_the_processes_that_read_too_and_only_the_run_answers(command, tmp_path):
+@pytest.mark.parametrize('until', ['compiled', 'step'])  # they start, and import; they read
+def test_ctrl_c_reaches_the_processes_that_read_too_and_only_the_run_answers(
+    command, tmp_path, until
+):
     flags = ('--config=configs/cnn.py', '--config.data.name=fashion_mnist_mini')
     flags += ('--config.data.mode=stream', '--config.model.features=4', '--config.train.epochs=999')
     process = subprocess.Popen(
@@ -94,8 +98,9 @@ def test_ctrl_c_reaches_the_processes_that_read_too_and_only_the_run_answers(com
         start_new_session=True,
     )
     for line in process.stdout:
-        if line.startswith('step'):
+        if line.startswith(until):
             break
+    time.sleep(1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75
