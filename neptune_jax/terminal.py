@@ -19,11 +19,11 @@ class _Console(Console):
 
 
 def new_console(**options: Any) -> Console:
-    """Returns a rich Console, at least 40 characters wide, whatever $COLUMNS says."""
+    """Returns a rich Console. It has the width that $COLUMNS gives, unless that shows nothing."""
     # Names of files and classes appear as they are: [red] is no colour and :cat: no picture.
     new = _Console(highlight=False, markup=False, emoji=False, **options)
     if new.width < _MIN_WIDTH:
-        new.width = _MIN_WIDTH
+        new.width = 80
     return new
 
 

@@ -21,7 +21,8 @@ def shown(text, **options):
 def test_a_table_can_be_read_whatever_columns_says(monkeypatch, columns):
     monkeypatch.setenv('COLUMNS', columns)
     monkeypatch.setenv('LINES', columns)
-    assert 'accuracy │ 0.1234' in shown('accuracy')
+    name = 'a name that needs a line of its own and most of its width'
+    assert f'{name} │ 0.1234' in shown(name)
 
 
 def test_a_width_that_shows_something_counts(monkeypatch):
