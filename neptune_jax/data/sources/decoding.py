@@ -14,6 +14,9 @@ from neptune_jax.data.sources import metadata
 
 Image.MAX_IMAGE_PIXELS = None  # data.clean.max_pixels is the limit
 
+# Formats that Pillow recognises but does not decode, or only with another program.
+NO_PICTURES = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'WMF'}
+
 WHITE_16 = 65535  # of a file or an array that uses all of its 16 bits
 
 # How to turn an image upright, by the number of its orientation (EXIF 2.32, 4.6.4).
@@ -126,7 +129,9 @@ def _read(path):
 def _load(path, max_pixels):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # Pillow warns of oddities in files that it can read
-        with Image.open(path) as image:
+        Image.init()
+        formats = [name for name in Image.ID if name not in NO_PICTURES]
+        with Image.open(path, formats=formats) as image:
             if image.width * image.height > max_pixels:
                 raise Unreadable(
                     f'{image.width}x{image.height} pixels are more than '

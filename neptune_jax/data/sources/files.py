@@ -13,8 +13,6 @@ from neptune_jax.data.sources import decoding, images, white
 from neptune_jax.data.sources.decoding import Unreadable
 from neptune_jax.data.sources.images import Conversion
 
-# Formats that Pillow recognises but does not decode, or only with another program.
-_NO_PICTURES = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'WMF'}
 HEIF_ENDINGS = {'.heic', '.heics', '.heif', '.heifs', '.hif'}
 HEIF_NEEDS = 'pip install pillow-heif'
 _HEIF_BRANDS = (b'heic', b'heix', b'hevc', b'heim', b'heis', b'mif1', b'msf1')
@@ -29,7 +27,7 @@ def endings() -> frozenset[str]:
     return frozenset(
         ending.lower()
         for ending, kind in Image.registered_extensions().items()
-        if (kind in Image.OPEN or kind == 'MPO') and kind not in _NO_PICTURES
+        if (kind in Image.OPEN or kind == 'MPO') and kind not in decoding.NO_PICTURES
     )
 
 

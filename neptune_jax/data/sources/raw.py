@@ -7,6 +7,7 @@ images in them are read only if no data set is prepared from these files with th
 import functools
 import hashlib
 import json
+import math
 import operator
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -178,7 +179,8 @@ class RawBuilder(ImageBuilder):
         reason = 'its label is missing'
         counts = dict.fromkeys(self.CLASS_NAMES, 0)
         losses = self.info.metadata['lost'][split]
-        for i, (image, label, rules, content) in enumerate(map_all(load, items)):
+        nbytes = math.prod(self.IMAGE_SHAPE)
+        for i, (image, label, rules, content) in enumerate(map_all(load, items, nbytes)):
             name = self.name_of(split, i)
             if isinstance(image, (OSError, MemoryError)):
                 raise UserError(

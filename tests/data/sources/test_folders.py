@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from PIL import Image, PngImagePlugin
@@ -321,3 +322,12 @@ def test_a_worker_process_that_is_killed(monkeypatch):
     monkeypatch.setattr(workers, 'IN_PROCESS', 1)
     with pytest.raises(UserError, match='a process that converts images 0 to 1,024 was killed'):
         list(workers.map_all(os._exit, [9] * 20))
+
+
+def test_large_results_are_not_computed_far_ahead(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, 'IN_PROCESS', 1)
+    paths = [tmp_path / str(number) for number in range(40)]
+    results = workers.map_all(Path.touch, paths, nbytes=workers.AHEAD_BYTES)
+    next(results)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(results)) == 39

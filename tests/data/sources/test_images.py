@@ -135,7 +135,11 @@ def test_a_truncated_file_is_unreadable(save, ending):
         decode(path, TO_COLOUR)
 
 
-@pytest.mark.parametrize('content', [b'', b'<html>Not found</html>'])
+# Pillow would start Ghostscript, if that is installed.
+EPS = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n%%EOF\n'
+
+
+@pytest.mark.parametrize('content', [b'', b'<html>Not found</html>', EPS])
 def test_what_is_no_image_is_unreadable(tmp_path, content):
     (tmp_path / 'image.png').write_bytes(content)
     with pytest.raises(Unreadable, match='cannot identify image'):
