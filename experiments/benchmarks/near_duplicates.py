@@ -10,8 +10,6 @@ searched, in which there should be few; --sheet draws the pairs, for a person to
 import argparse
 import hashlib
 import json
-import os
-import platform
 import time
 from pathlib import Path
 
@@ -85,10 +83,8 @@ def measure(images: np.ndarray, method) -> dict:
         'cpu_seconds': round(time.process_time() - began, 1),
         'near_duplicates_of_200_bars': int((method(bars(200)) >= 0).sum()),
         'seed': 0,
-        'python': platform.python_version(),
         'numpy': np.__version__,
-        'processor': environment.processor(),
-        'cpu_count': os.cpu_count(),
+        **environment.machine(),
     }
 
 

@@ -9,8 +9,6 @@ network is trained.
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -78,10 +76,8 @@ def measure(name, labels, contents, method, seeds):
             'seeds_with_a_class_missing': int((counts == 0).any(axis=1).sum()),
         }
     return record | {
-        'python': platform.python_version(),
         'numpy': np.__version__,
-        'processor': environment.processor(),
-        'cpu_count': os.cpu_count(),
+        **environment.machine(),
     }
 
 

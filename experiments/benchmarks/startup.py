@@ -68,9 +68,7 @@ def main():
                 'cold_seconds': round(cold, 2),
                 'warm_seconds': [round(seconds, 2) for seconds in warm],
                 'warm_median': round(statistics.median(warm), 2),
-                'processor': environment.processor(),
-                'cpu_count': os.cpu_count(),
-                'python': sys.version.split()[0],
+                **environment.machine(),
                 'jax': jax.__version__,
             }
             file.write(json.dumps(record) + '\n')

@@ -21,15 +21,22 @@ def collect(parallel: Any, data: dict) -> dict:
     """
     return {
         'command': sys.argv,
-        'python': platform.python_version(),
+        **machine(),
         'packages': {name: metadata.version(name) for name in _PACKAGES},
         'platform': platform.platform(),
-        'processor': processor(),
-        'cpu_count': os.cpu_count(),
         'devices': [device.device_kind for device in parallel.devices],
         'driver': parallel.driver,
         'git': _git(),
         'data': data,
+    }
+
+
+def machine() -> dict:
+    """Returns the version of Python, the processor and the number of its cores."""
+    return {
+        'python': platform.python_version(),
+        'processor': processor(),
+        'cpu_count': os.cpu_count(),
     }
 
 

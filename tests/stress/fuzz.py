@@ -16,7 +16,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import platform
 import random
 import resource
 import shutil
@@ -288,22 +287,13 @@ def main():
         _show(args.seed, args.case)
         return
     total, faults = fuzz(args.cases, args.seed, args.jobs)
+    # Imported here because each case imports what it needs by itself.
     import jax
 
-    from neptune_jax.runs import environment
+    from tests.stress import recording
 
     result = {'fuzz_cases': args.cases, 'faults': len(faults), **dict(sorted(total.items()))}
-    result |= {
-        'seed': args.seed,
-        'python': platform.python_version(),
-        'jax': jax.__version__,
-        'processor': environment.processor(),
-        'cpu_count': os.cpu_count(),
-    }
-    print(json.dumps(result))
-    if args.out:
-        with Path(args.out).open('a') as file:
-            file.write(json.dumps(result) + '\n')
+    recording.record(result | {'seed': args.seed, 'jax': jax.__version__}, args.out)
     sys.exit(bool(faults))
 
 

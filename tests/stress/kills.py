@@ -16,7 +16,6 @@ import argparse
 import collections
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -33,8 +32,9 @@ import orbax.checkpoint as ocp
 
 from neptune_jax.errors import PREEMPTED_STATUS
 from neptune_jax.exits import CTRL_C_STATUS
-from neptune_jax.runs import environment, reader
+from neptune_jax.runs import reader
 from neptune_jax.testing import xla
+from tests.stress import recording
 
 ROOT = Path(__file__).parents[2]
 STEPS = 240
@@ -210,18 +210,8 @@ def main():
     parser.add_argument('--out', help='a file of results, to which a line is added')
     args = parser.parse_args()
     result = stress(args.kills, args.seed, args.jobs)
-    result |= {
-        'seed': args.seed,
-        'steps': STEPS,
-        'python': platform.python_version(),
-        'jax': jax.__version__,
-        'processor': environment.processor(),
-        'cpu_count': os.cpu_count(),
-    }
-    print(json.dumps(result))
-    if args.out:
-        with Path(args.out).open('a') as file:
-            file.write(json.dumps(result) + '\n')
+    result |= {'seed': args.seed, 'steps': STEPS, 'jax': jax.__version__}
+    recording.record(result, args.out)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,6 @@ second time nothing is new. The server must hold each point once, equal in step,
 import argparse
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -17,8 +16,9 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from neptune_jax.runs import environment, files, writer
+from neptune_jax.runs import files, writer
 from neptune_jax.testing import neptune_server as server
+from tests.stress import recording
 
 ROOT = Path(__file__).parents[2]
 ROWS = 2_000  # written before each kill, of five values
@@ -86,17 +86,8 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = {'kills_of_sync': args.kills} | kill_often(Path(folder), args.kills, args.seed)
-    result |= {
-        'seed': args.seed,
-        'python': platform.python_version(),
-        'neptune': metadata.version('neptune'),
-        'processor': environment.processor(),
-        'cpu_count': os.cpu_count(),
-    }
-    print(json.dumps(result))
-    if args.out:
-        with Path(args.out).open('a') as file:
-            file.write(json.dumps(result) + '\n')
+    result |= {'seed': args.seed, 'neptune': metadata.version('neptune')}
+    recording.record(result, args.out)
 
 
 if __name__ == '__main__':

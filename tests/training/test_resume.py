@@ -31,21 +31,11 @@ def checkpoint_steps(workdir):
 
 
 def test_a_run_that_stops_half_way_ends_like_one_that_does_not(
-    config, tmp_path, monkeypatch, read_state
+    config, tmp_path, train_until, read_state
 ):
     loop.train_and_evaluate(config, tmp_path / 'whole')
-
-    def die(saved, step, *args):
-        save(saved, step, *args)
-        if step == 3:
-            raise RuntimeError('power cut')
-
-    save = checkpoints.Checkpoints.save
-    monkeypatch.setattr(checkpoints.Checkpoints, 'save', die)
-    with pytest.raises(RuntimeError, match='power cut'):
-        loop.train_and_evaluate(config, tmp_path / 'halves')
+    train_until(config, tmp_path / 'halves', step=3)
     assert reader.read_summary(tmp_path / 'halves')['status'] == 'failed'
-    monkeypatch.undo()
     loop.train_and_evaluate(config, tmp_path / 'halves')
 
     assert without_times(tmp_path / 'halves') == without_times(tmp_path / 'whole')
@@ -127,25 +117,15 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(config, tmp_p
 
 
 def test_a_run_goes_on_under_another_driver_and_number_of_devices(
-    config, tmp_path, monkeypatch, read_state
+    config, tmp_path, train_until, read_state
 ):
     loop.train_and_evaluate(config, tmp_path / 'whole')
     expected = read_state(config, tmp_path / 'whole', 6)[0]
     places = [('jit', 1), ('pmap', 8), ('shard_map', 2)]
     config.checkpoint.every = '1 step'
-    save = checkpoints.Checkpoints.save
     for step, (driver, num_devices) in enumerate(places, 1):
-
-        def die(saved, at, *args, step=step):
-            save(saved, at, *args)
-            if at == step:
-                raise RuntimeError('power cut')
-
-        monkeypatch.setattr(checkpoints.Checkpoints, 'save', die)
         config.parallel.update(driver=driver, num_devices=num_devices)
-        with pytest.raises(RuntimeError, match='power cut'):
-            loop.train_and_evaluate(config, tmp_path / 'run')
-        monkeypatch.undo()
+        train_until(config, tmp_path / 'run', step)
     config.parallel.update(driver='jit', num_devices=4)
     loop.train_and_evaluate(config, tmp_path / 'run')
     found = read_state(config, tmp_path / 'run', 6)[0]
@@ -206,20 +186,11 @@ def test_another_runs_weights_are_where_a_run_starts(config, tmp_path, capsys, r
     assert not (tmp_path / 'third').exists()
 
 
-def test_a_resumed_run_does_not_need_the_weights_it_started_from(config, tmp_path, monkeypatch):
+def test_a_resumed_run_does_not_need_the_weights_it_started_from(config, tmp_path, train_until):
     loop.train_and_evaluate(config, tmp_path / 'first')
     config.checkpoint.restore_from = str(tmp_path / 'first')
     loop.train_and_evaluate(config, tmp_path / 'whole')
-
-    def die(manager, step, *args):
-        save(manager, step, *args)
-        raise RuntimeError('power cut')
-
-    save = checkpoints.Checkpoints.save
-    monkeypatch.setattr(checkpoints.Checkpoints, 'save', die)
-    with pytest.raises(RuntimeError, match='power cut'):
-        loop.train_and_evaluate(config, tmp_path / 'second')
-    monkeypatch.undo()
+    train_until(config, tmp_path / 'second')
     shutil.rmtree(tmp_path / 'first')
     loop.train_and_evaluate(config, tmp_path / 'second')
     assert without_times(tmp_path / 'second') == without_times(tmp_path / 'whole')
