@@ -2,7 +2,7 @@
 # make test    sets up .venv, lints, and runs the tests     ARGS="tests/learning/test_steps.py -x"
 # make lint    checks style, formatting, the floors of the package, and types
 # make smoke   sets up .venv and takes two training steps, as fast as that goes
-# make stress      runs the tests that are too long for `make test`, an hour and a half
+# make stress      runs the tests that are too long for `make test`, more than an hour
 # make multihost   trains as two processes of two devices, as one of four, and compares
 # make bench       compares training with other libraries   ARGS="--networks=cnn3 --batch_sizes=128"
 # PYTHON=python3.12 names the interpreter; without it the newest supported one is taken.
