@@ -9,7 +9,7 @@ import difflib
 
 from ml_collections import ConfigDict, config_dict
 
-from neptune_jax.errors import UserError
+from neptune_jax.errors import UserError, one_line
 from neptune_jax.fields import IMPORT, Field
 from neptune_jax.fields import check as check_field
 
@@ -313,9 +313,8 @@ def check(config: ConfigDict) -> None:
         try:
             group.to_json()
         except Exception as error:
-            reason = ' '.join(str(error).split())
             raise UserError(
-                f'the group {name} holds what no JSON file can hold: {reason}'
+                f'the group {name} holds what no JSON file can hold: {one_line(error)}'
             ) from error
 
 
@@ -344,8 +343,7 @@ def _get(group, part, name):
     try:
         return group[part]
     except Exception as error:  # a placeholder that must be set, or a reference that fails
-        reason = ' '.join(str(error).split())
-        raise UserError(f'{name} has no value: {reason or type(error).__name__}') from error
+        raise UserError(f'{name} has no value: {one_line(error)}') from error
 
 
 def _refuse_unknown(config, prefix=''):

@@ -36,6 +36,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """Returns the message of an exception of any library as one short line; else its type."""
+    return ' '.join(str(error).split())[:limit] or type(error).__name__
+
+
 def check_choice(name: str, names: Iterable[str], field: str) -> None:
     """Raises UserError, listing the choices, unless `name` is one of `names`."""
     names = tuple(names)
@@ -71,8 +76,9 @@ def choose_or_import(table: Mapping[str, Any], name: str, field: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # importing runs the module, which may raise anything
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(f'{field}={name!r}: cannot import {module_name!r}: {reason}') from error
+        raise UserError(
+            f'{field}={name!r}: cannot import {module_name!r}: {one_line(error)}'
+        ) from error
     found = getattr(module, attribute, None)
     if found is None:
         raise UserError(f'{field}={name!r}: {module_name} has no {attribute!r}')

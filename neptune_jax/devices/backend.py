@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 
-from neptune_jax.errors import UserError
+from neptune_jax.errors import UserError, one_line
 
 # The variables that decide what JAX starts, by the beginning of their names.
 _DECISIVE = ('JAX_PLATFORM', 'JAX_NUM_CPU_DEVICES', 'CUDA_VISIBLE_DEVICES', 'XLA_FLAGS')
@@ -33,7 +33,7 @@ def import_jax() -> None:
         import jax
     except Exception as error:
         raise UserError(
-            f'JAX cannot be imported: {_one_line(error)}; its settings are the variables JAX_* of '
+            f'JAX cannot be imported: {one_line(error)}; its settings are the variables JAX_* of '
             'the environment'
         ) from error
     for name, refused in _REFUSED.items():
@@ -62,12 +62,8 @@ def devices() -> list:
     try:
         return jax.devices()
     except Exception as error:  # RuntimeError, ValueError and AssertionError
-        reason = f'JAX finds no device: {_one_line(error)}{_decisive_settings()}'
+        reason = f'JAX finds no device: {one_line(error)}{_decisive_settings()}'
         raise UserError(reason) from error
-
-
-def _one_line(error):
-    return ' '.join(str(error).split())[:300] or type(error).__name__
 
 
 def _decisive_settings():

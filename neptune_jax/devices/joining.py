@@ -15,7 +15,7 @@ import jax
 from jax._src import distributed  # no public name has the address that JAX has found
 
 from neptune_jax import terminal
-from neptune_jax.errors import UserError
+from neptune_jax.errors import UserError, one_line
 
 _ADDRESS, _COUNT, _ID = 'JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
 _BIND_ADDRESS = 'JAX_COORDINATOR_BIND_ADDRESS'
@@ -65,10 +65,10 @@ def join(wait_seconds: float, heartbeat_seconds: int) -> None:
             'wait longer with --config.parallel.wait_seconds'
         )
     if failures:
-        reason = ' '.join(str(failures[0]).split())[:200]
         raise UserError(
-            f'parallel.distributed: the processes did not find each other ({reason}); start them '
-            f'with SLURM, Open MPI or on Cloud TPU, or set {_ADDRESS}, {_COUNT} and {_ID} for each'
+            'parallel.distributed: the processes did not find each other '
+            f'({one_line(failures[0], 200)}); start them with SLURM, Open MPI or on Cloud TPU, or '
+            f'set {_ADDRESS}, {_COUNT} and {_ID} for each'
         ) from failures[0]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from neptune_jax import terminal
 from neptune_jax.data.dataset import Dataset
+from neptune_jax.errors import one_line
 from neptune_jax.learning import metrics
 from neptune_jax.reporting import names
 from neptune_jax.runs import reader
@@ -43,8 +44,8 @@ def write(run: Run, dataset: Dataset, examples: np.ndarray, totals: dict, output
             draw().savefig(path, dpi=120)
         except Exception as error:  # results are saved already; no figure is worth a failed run
             path.unlink(missing_ok=True)
-            problem = ' '.join(str(error).split())[:200]
-            terminal.line(f'warning: {path} was not drawn ({type(error).__name__}: {problem})')
+            problem = f'{type(error).__name__}: {one_line(error, 200)}'
+            terminal.line(f'warning: {path} was not drawn ({problem})')
 
 
 def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> 'Figure':

@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from neptune_jax.errors import UserError, is_out_of_memory
+from neptune_jax.errors import UserError, is_out_of_memory, one_line
 from neptune_jax.runs import reader
 
 
@@ -279,11 +279,6 @@ def _checksums_path(directory, step):
 
 def _crc32(path):
     return zlib.crc32(path.read_bytes())
-
-
-def one_line(error: BaseException) -> str:
-    """Returns the message of an exception of any library as one short line."""
-    return ' '.join(str(error).split())[:200] or repr(error)
 
 
 def _numbered(name):

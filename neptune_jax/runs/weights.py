@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from neptune_jax.errors import UserError, is_out_of_memory
+from neptune_jax.errors import UserError, is_out_of_memory, one_line
 from neptune_jax.runs import reader
-from neptune_jax.runs.checkpoints import one_line, verify
+from neptune_jax.runs.checkpoints import verify
 
 
 class Weights(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from neptune_jax.errors import UserError, is_out_of_memory
+from neptune_jax.errors import UserError, is_out_of_memory, one_line
 from neptune_jax.experiment import Experiment
 
 
@@ -24,8 +24,8 @@ def explained(config: ConfigDict, experiment: Experiment | None = None) -> Itera
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        reason = ' '.join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f'out of memory ({reason}); {_needs(config, experiment)}') from error
+        reason, needs = one_line(error, 200), _needs(config, experiment)
+        raise UserError(f'out of memory ({reason}); {needs}') from error
 
 
 def _needs(config, experiment):

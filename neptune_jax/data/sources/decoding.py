@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from neptune_jax.data.sources import metadata
+from neptune_jax.errors import one_line
 
 Image.MAX_IMAGE_PIXELS = None  # data.clean.max_pixels is the limit
 
@@ -83,7 +84,7 @@ def open_file(path: str | Path | BinaryIO, max_pixels: int) -> Opened:
             raise
         opened = _load_what_is_whole(_read(path), max_pixels)
         if opened is None:
-            raise Unreadable(' '.join(str(error).split()) or repr(error)) from error
+            raise Unreadable(one_line(error)) from error
         return opened
 
 
