@@ -122,6 +122,35 @@ def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def calibration_bins(confidence: np.ndarray) -> np.ndarray:
+    """Returns the calibration bin of each example, int64[n], as `statistics` chooses it.
+
+    Args:
+        confidence: float32[n], the probability of the predicted class. NaN is in the first bin.
+    """
+    bins = np.ceil(np.nan_to_num(confidence) * np.float32(CALIBRATION_BINS)).astype(np.int64) - 1
+    return bins.clip(0, CALIBRATION_BINS - 1)
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the counts and the means of the calibration bins.
+
+    Args:
+        confidence: float32[n], the probability of the predicted class.
+        correct: bool[n], whether it is the label.
+
+    Returns:
+        A dict of arrays [15]: `count` int64, and `accuracy` and `confidence` float64, the means of
+        a bin; NaN where it is empty.
+    """
+    bins = calibration_bins(confidence)
+    count, right, sums = (
+        np.bincount(bins, weights, CALIBRATION_BINS) for weights in (None, correct, confidence)
+    )
+    size = np.where(count, count, np.nan)
+    return {'count': count, 'accuracy': right / size, 'confidence': sums / size}
+
+
 def confused_pairs(confusion: np.ndarray, limit: int) -> list[tuple[int, int, int, float]]:
     """Returns the most frequent kinds of mistakes, at most `limit` of them.
 

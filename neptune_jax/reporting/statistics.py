@@ -1,0 +1,182 @@
+"""How far a figure can be trusted: intervals of metrics, and tests of two runs on the same images.
+
+The examples of a test are a sample of all images that one could test on. An interval says which
+values of a metric agree with the sample. It says nothing about other seeds of the training.
+"""
+
+from collections.abc import Callable, Mapping
+from statistics import NormalDist
+
+import numpy as np
+
+from neptune_jax.learning import metrics
+
+DRAWS = 10_000  # of a bootstrap
+_CHUNK_BYTES = 2**25  # of the weights of the draws that are computed at once
+
+Interval = tuple[float, float]
+
+
+def wilson(correct: int, count: int, level: float = 0.95) -> Interval:
+    """Returns the interval of a proportion by its score test (Wilson, 1927).
+
+    It stays within [0, 1] and holds its level for few examples and for proportions near 0 or 1.
+
+    Args:
+        correct: successes, for example images that are classified correctly.
+        count: of all examples; with 0 of them the interval is (0, 1).
+        level: of confidence.
+    """
+    if not count:
+        return 0.0, 1.0
+    z, share = _normal_quantile(level), correct / count
+    center = share + z**2 / (2 * count)
+    half = z * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
+    scale = 1 + z**2 / count
+    # Rounding must not keep 0 and 1 out of the intervals that end there.
+    low = (center - half) / scale if correct else 0.0
+    high = (center + half) / scale if correct < count else 1.0
+    return low, high
+
+
+def bootstrap(
+    labels: np.ndarray,
+    outputs: Mapping[str, np.ndarray],
+    num_classes: int,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    level: float = 0.95,
+    advance: Callable[[int], None] = lambda draws: None,
+) -> dict[str, Interval]:
+    """Returns percentile intervals of the metrics of `metrics.summarize`.
+
+    A draw is a sample of n of the n examples, with replacement (Efron and Tibshirani, 1993,
+    chapter 13). All metrics are computed of the same draws. The macro means of a draw are over the
+    classes that occur in it.
+
+    Args:
+        labels: int[n].
+        outputs: `prediction` int[n], `loss` and `confidence` float[n], and maybe `in_top5`
+            bool[n], without which there is no interval of `top5_accuracy`.
+        num_classes: K.
+        draws: how many samples.
+        seed: of the samples. The result depends on nothing else.
+        level: of confidence.
+        advance: called with the number of draws that are done since the last call.
+    """
+    count, rng = len(labels), np.random.default_rng(seed)
+    features = _features(labels, outputs, num_classes)
+    chunk = max(1, min(draws, _CHUNK_BYTES // (8 * count)))
+    weights = np.empty((chunk, count))
+    found = []
+    for start in range(0, draws, chunk):
+        part = weights[: min(chunk, draws - start)]
+        for row in part:  # how often the draw holds each example
+            row[:] = np.bincount(rng.integers(count, size=count), minlength=count)
+        found.append(_metrics(features @ part.T, num_classes, count))
+        advance(len(part))
+    tails = (1 - level) / 2, (1 + level) / 2
+    names = found[0].keys() - (set() if 'in_top5' in outputs else {'top5_accuracy'})
+    with np.errstate(invalid='ignore'):  # a loss may be infinite
+        return {
+            name: tuple(np.quantile(np.concatenate([part[name] for part in found]), tails).tolist())
+            for name in names
+        }
+
+
+def _features(labels, outputs, num_classes):
+    """Returns a sparse matrix [3 K + 17, n]: what each example adds to the sums of `_metrics`."""
+    from scipy import sparse
+
+    count = len(labels)
+    prediction, confidence = outputs['prediction'], outputs['confidence'].astype(float)
+    correct = prediction == labels
+    rows_and_values = [
+        (labels, np.ones(count)),
+        (num_classes + prediction, np.ones(count)),
+        (2 * num_classes + labels, correct),
+        (3 * num_classes + metrics.calibration_bins(outputs['confidence']), correct - confidence),
+        (np.full(count, 3 * num_classes + metrics.CALIBRATION_BINS), outputs['loss']),
+        (
+            np.full(count, 3 * num_classes + metrics.CALIBRATION_BINS + 1),
+            outputs.get('in_top5', np.zeros(count)),
+        ),
+    ]
+    rows = np.concatenate([rows for rows, _ in rows_and_values])
+    values = np.concatenate([values.astype(float) for _, values in rows_and_values])
+    columns = np.tile(np.arange(count), len(rows_and_values))
+    shape = 3 * num_classes + metrics.CALIBRATION_BINS + 2, count
+    matrix = sparse.csr_array((values, (rows, columns)), shape)
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _metrics(sums, num_classes, count):
+    """Returns the metrics of each draw for the sums [3 K + 17, draws] over its examples."""
+    support, predicted, correct = sums[: 3 * num_classes].reshape(3, num_classes, -1)
+    gaps, (loss, in_top5) = sums[3 * num_classes : -2], sums[-2:]
+    present = np.maximum((support + predicted > 0).sum(axis=0), 1)
+    return {
+        'loss': loss / count,
+        'accuracy': correct.sum(axis=0) / count,
+        'precision_macro': (correct / np.maximum(predicted, 1)).sum(axis=0) / present,
+        'recall_macro': (correct / np.maximum(support, 1)).sum(axis=0) / present,
+        'f1_macro': (2 * correct / np.maximum(support + predicted, 1)).sum(axis=0) / present,
+        'top5_accuracy': in_top5 / count,
+        'ece': np.abs(gaps).sum(axis=0) / count,
+    }
+
+
+def mcnemar_exact(b: int, c: int) -> float:
+    """Returns the two-sided p-value of McNemar's test (1947), exact by the binomial distribution.
+
+    The hypothesis: where exactly one of two runs is right, each of them is so equally often.
+
+    Args:
+        b: examples that only the one run classifies correctly.
+        c: those that only the other one does.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
+
+
+def paired_difference(b: int, c: int, count: int, level: float = 0.95) -> tuple[float, Interval]:
+    """Returns the difference of two accuracies on the same examples, and its interval.
+
+    The interval is that of the score test (Tango, 1998, Statistics in Medicine 17, 891-908), as
+    Wilson's is for one accuracy: it holds its level also where few examples differ.
+
+    Args:
+        b: examples that only the first run classifies correctly.
+        c: those that only the second one does.
+        count: of all examples.
+        level: of confidence.
+
+    Returns:
+        The accuracy of the first run minus that of the second, and (low, high).
+    """
+    from scipy.optimize import brentq
+
+    z, difference = _normal_quantile(level), (b - c) / count
+
+    def excess(delta, z):
+        """How far the observed difference is above `delta`, beyond z standard errors."""
+        # The share of examples that only the second run gets right, by maximum likelihood under
+        # the hypothesis that the difference is `delta` (Tango, equation 7).
+        linear = -b - c + (2 * count - b + c) * delta
+        root = max(0.0, linear**2 + 8 * count * c * delta * (1 - delta)) ** 0.5
+        share = (root - linear) / (4 * count)
+        variance = count * max(0.0, 2 * share + delta * (1 - delta))
+        return b - c - count * delta - z * variance**0.5
+
+    # Where no example differs, the difference itself is a second root.
+    step = 1e-12
+    low = brentq(excess, -1, difference - step, (z,)) if difference > -1 else -1.0
+    high = brentq(excess, difference + step, 1, (-z,)) if difference < 1 else 1.0
+    return difference, (float(low), float(high))
+
+
+def _normal_quantile(level):
+    return NormalDist().inv_cdf((1 + level) / 2)
