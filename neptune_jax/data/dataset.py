@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from neptune_jax import terminal
-from neptune_jax.data import brightness, clean, sources, splits, standardize
+from neptune_jax.data import brightness, clean, inputs, sources, splits, standardize
 from neptune_jax.data.sources.source import Source
 from neptune_jax.errors import UserError, check_choice
 
@@ -35,6 +35,7 @@ class Dataset:
     labels: np.ndarray  # int32[N]
     splits: dict[str, np.ndarray]  # 'train', 'val', 'test': int64[n], increasing; may be empty
     standardizer: standardize.Standardizer
+    inputs: dict[str, Any]  # what the training images look like: data/inputs.py
     report: dict[str, Any]  # what cleaning found, and the classes of each split: data_report.json
     fingerprint: dict[str, str]  # sha256 of the images and labels of each split
 
@@ -63,13 +64,15 @@ class Dataset:
     def preprocessing(self) -> dict[str, Any]:
         """What one must know to use a model trained on these data.
 
-        The classes, the shape of the images and their standardisation: a JSON value, which is
-        saved with each checkpoint.
+        The classes, the shape of the images, how files become images, their standardisation, and
+        what the training images look like: a JSON value, which is saved with each checkpoint.
         """
         return {
             'classes': list(self.class_names),
             'image_shape': list(self.image_shape),
+            'conversion': self.source.conversion.to_dict(),
             'standardize': self.standardizer.to_dict(),
+            'inputs': self.inputs,
         }
 
     def describe(self) -> dict[str, Any]:
@@ -128,6 +131,7 @@ def load(config: ConfigDict) -> Dataset:
         labels=labels,
         splits=parts,
         standardizer=standardize.fit(index, train, source.image_shape, config.standardize),
+        inputs=inputs.describe(index, train, source.image_shape),
         report=report | {'splits': counts, 'notes': notes},
         fingerprint={
             name: hashlib.sha256(

@@ -170,11 +170,10 @@ def predict_step(variables: dict, images: jax.Array, *, model: Any) -> jax.Array
 
 
 def eval_step(
-    state: TrainState,
+    logits: jax.Array,
     totals: dict[str, jax.Array],
     batch: Batch,
     *,
-    model: Any,
     loss: Callable,
     axis_name: str | None = None,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
@@ -183,24 +182,23 @@ def eval_step(
     The loss has no label smoothing, so that runs with and without it can be compared.
 
     Args:
-        state: TrainState.
+        logits: float32[B, K], of `predict_step`.
         totals: the statistics so far; `metrics.zeros` at the start.
-        batch: this device's share of it if `axis_name` is given.
-        model: a Flax module.
+        batch: `label` and `mask`; this device's share of them if `axis_name` is given.
         loss: a function of (logits, labels) to losses float32[B].
         axis_name: the axis of devices, or None.
 
     Returns:
         The new totals, and for each example of the global batch, in its order: `loss`,
-        `prediction` (a class) and `confidence` (the probability of that class).
+        `prediction` (a class), `confidence` (the highest probability) and `probabilities` [B, K].
     """
-    logits = predict_step(state.variables, batch['image'], model=model)
     values = loss(logits, batch['label'])
     probabilities = losses.probabilities(logits, loss)
     examples = {
         'loss': values,
         'prediction': jax.lax.argmax(logits, 1, jnp.int32),
         'confidence': probabilities.max(axis=-1),
+        'probabilities': probabilities,
     }
     counted = metrics.statistics(logits, batch['label'], batch['mask'], values, probabilities)
     if axis_name is not None:

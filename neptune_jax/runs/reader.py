@@ -68,6 +68,15 @@ def _restore_numbers(config, prefix=''):
     return restored
 
 
+def read_calibration(workdir: str | Path, step: int) -> dict:
+    """Returns calibration.json, or {} if there is none for the checkpoint of `step`.
+
+    Its `temperature` was fitted on the validation split (inference/calibration.py).
+    """
+    calibration = files.read_json(Path(workdir) / 'calibration.json')
+    return calibration if calibration.get('step') == step else {}
+
+
 def validation_accuracies(workdir: str | Path) -> dict[int, float]:
     """Returns the validation accuracy of each step at which the run was validated.
 

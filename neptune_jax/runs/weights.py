@@ -23,16 +23,17 @@ class Weights(NamedTuple):
     batch_stats: dict  # likewise
 
 
-def read_weights(workdir: str | Path) -> Weights:
-    """Returns the Weights of a run's best checkpoint, as NumPy arrays.
+def read_weights(workdir: str | Path, checkpoint: str | int = 'best') -> Weights:
+    """Returns the Weights of a run's checkpoint, as NumPy arrays.
+
+    Args:
+        workdir: the run directory.
+        checkpoint: 'best', 'last', or the step of one.
 
     Raises:
-        UserError: the directory has no checkpoint, or its best one is damaged.
+        UserError: the directory has no such checkpoint, or it is damaged.
     """
-    step = reader.best_step(workdir)
-    if step is None:
-        what = ' whose loss is finite' if reader.checkpoint_steps(workdir) else ''
-        raise UserError(f'{str(workdir)!r} holds no run with a checkpoint{what}')
+    step = _step(workdir, checkpoint)
     directory = Path(workdir).absolute() / 'checkpoints'
     folder = directory / str(step)
     try:
@@ -51,3 +52,21 @@ def read_weights(workdir: str | Path) -> Weights:
     # Earlier versions did not average the batch statistics.
     batch_stats = state.get('ema_batch_stats') or state.get('batch_stats') or {}
     return Weights(str(workdir), step, data, params, batch_stats)
+
+
+def _step(workdir, checkpoint):
+    steps = reader.checkpoint_steps(workdir)
+    if checkpoint == 'best' or not steps:
+        step = reader.best_step(workdir)
+        if step is None:
+            what = ' whose loss is finite' if steps else ''
+            raise UserError(f'{str(workdir)!r} holds no run with a checkpoint{what}')
+        return step
+    if checkpoint == 'last':
+        return steps[-1]
+    if not str(checkpoint).isdecimal() or int(checkpoint) not in steps:
+        raise UserError(
+            f'{str(workdir)!r} has no checkpoint {checkpoint!r}; choose best, last, or one of the '
+            f'steps {", ".join(map(str, steps))}'
+        )
+    return int(checkpoint)

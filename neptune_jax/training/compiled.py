@@ -1,6 +1,7 @@
 """The compiled programs of a training, and how its steps are grouped into calls."""
 
 import copy
+import functools
 from collections.abc import Callable
 
 import jax
@@ -10,8 +11,7 @@ import numpy as np
 from neptune_jax.data import augment, batches
 from neptune_jax.data.feed import Feed
 from neptune_jax.experiment import Experiment
-from neptune_jax.inference import evaluator
-from neptune_jax.inference.predictor import standardise
+from neptune_jax.inference import evaluator, predictor
 from neptune_jax.learning import steps
 
 STATISTICS_BATCHES = 32  # whose mean statistics averaged parameters get, or those of an epoch
@@ -79,7 +79,7 @@ def compile_batch_statistics(experiment: Experiment, feed: Feed) -> Callable:
         batch = feed.unpack(data, item)
         key, first_step = jax.random.key(config.seed), jnp.int32(0)
         keys = jax.vmap(augment.dropout_key, (None, None, 0))(key, first_step, batch['index'])
-        images = standardise(experiment.dataset.standardizer, batch['image'])
+        images = predictor.standardise(experiment.dataset.standardizer, batch['image'])
         found = steps.batch_statistics(
             state.ema,
             state.batch_stats,
@@ -118,12 +118,14 @@ def compile_batch_statistics(experiment: Experiment, feed: Feed) -> Callable:
 
 def compile_evaluate(experiment: Experiment, feed: Feed) -> evaluator.Evaluate:
     """Returns the compiled evaluation of the experiment; see `evaluator.compile_evaluate`."""
+    logits = functools.partial(
+        predictor.logits, model=experiment.model, standardizer=experiment.dataset.standardizer
+    )
     return evaluator.compile_evaluate(
         feed,
         experiment.parallel,
         experiment.abstract_state,
-        model=experiment.model,
-        standardizer=experiment.dataset.standardizer,
+        logits=logits,
         loss=experiment.loss,
         num_classes=len(experiment.dataset.class_names),
         batch_size=experiment.config.eval.batch_size,

@@ -418,7 +418,13 @@ def test_evaluation_counts_each_example_once(driver, num_devices):
     batch = make_batch(size=16)
     batch['mask'][13:] = False
     batch['image'][13:] = 1e6  # padding, whatever it holds, counts nothing
-    evaluate = partial(steps.eval_step, model=model, loss=losses.cross_entropy)
+
+    def evaluate(state, totals, batch, axis_name=None):
+        logits = steps.predict_step(state.variables, batch['image'], model=model)
+        return steps.eval_step(
+            logits, totals, batch, loss=losses.cross_entropy, axis_name=axis_name
+        )
+
     devices = create_devices(driver, num_devices)
     step, args = compile_on(devices, evaluate, current, metrics.zeros(3), batch, sharded=2)
     totals, examples = jax.device_get(step(*args))
@@ -434,12 +440,12 @@ def test_evaluation_counts_each_example_once(driver, num_devices):
     )
     np.testing.assert_array_equal(examples['prediction'], logits.argmax(-1))
     np.testing.assert_allclose(examples['confidence'][:13], probabilities.max(-1), rtol=1e-5)
+    np.testing.assert_allclose(examples['probabilities'][:13], probabilities, rtol=1e-5, atol=1e-7)
 
 
 def test_confidence_under_bce_is_a_sigmoid():
-    model = Linear()
-    current = state.create(model, optax.sgd(0.1), SHAPE, seed=0)
-    batch = make_batch(size=6)
-    _, examples = steps.eval_step(current, metrics.zeros(3), batch, model=model, loss=losses.bce)
-    logits = np.asarray(model.apply({'params': current.params}, batch['image']), np.float64)
-    np.testing.assert_allclose(examples['confidence'], 1 / (1 + np.exp(-logits.max(-1))), rtol=1e-5)
+    logits = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    _, examples = steps.eval_step(logits, metrics.zeros(3), make_batch(size=6), loss=losses.bce)
+    sigmoids = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    np.testing.assert_allclose(examples['probabilities'], sigmoids, rtol=1e-5)
+    np.testing.assert_allclose(examples['confidence'], sigmoids.max(-1), rtol=1e-5)

@@ -125,11 +125,10 @@ def _note_classes(numbers):
 
 def load_array(
     item: tuple[np.ndarray, int | None], conversion: Conversion
-) -> tuple[np.ndarray, int | None, list[str]]:
-    """Returns the image of an (array, label), the label, and the rules that changed the image."""
+) -> tuple[images.Converted, int | None]:
+    """Returns the Converted of the array of an (array, label), and the label."""
     array, label = item
-    image, rules = images.convert(array, conversion)
-    return image, label, rules
+    return images.convert(array, conversion), label
 
 
 def content_of_array(item: tuple[np.ndarray, int | None]) -> bytes:

@@ -62,12 +62,11 @@ def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
 
 def load_record(
     item: tuple[str, str, int], conversion: Conversion
-) -> tuple[np.ndarray, int | None, list[str]]:
-    """Returns the image of a (folder, split, number), its label, and the rules that changed it."""
+) -> tuple[images.Converted, int | None]:
+    """Returns the Converted of the image of a (folder, split, number), and its label."""
     folder, split, number = item
     example = _record(folder, split, number)
-    image, rules = images.convert(example['image'], conversion)
-    return image, _label(example), rules
+    return images.convert(example['image'], conversion), _label(example)
 
 
 def _label_of_record(item):

@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from neptune_jax.data.sources import decoding, images, white
 from neptune_jax.data.sources.decoding import Unreadable
-from neptune_jax.data.sources.images import Conversion
+from neptune_jax.data.sources.images import Conversion, Converted
 
 HEIF_ENDINGS = {'.heic', '.heics', '.heif', '.heifs', '.hif'}
 HEIF_NEEDS = 'pip install pillow-heif'
@@ -42,16 +41,20 @@ def _register_heif():
     return True
 
 
-def load_file(item: tuple[str, int], conversion: Conversion) -> tuple[np.ndarray, int, list[str]]:
-    """Returns the image of a (path, label), the label, and the rules that changed the image.
+def decode_file(path: str, conversion: Conversion) -> Converted:
+    """Returns `images.decode` of a file.
 
     Raises:
         Unreadable: the file holds no image that can be used.
         OSError: the file cannot be read now.
     """
+    return _read(path, images.decode, conversion)
+
+
+def load_file(item: tuple[str, int], conversion: Conversion) -> tuple[Converted, int]:
+    """Returns the Converted of the file of a (path, label), and the label. Raises the same."""
     path, label = item
-    image, rules = _read(path, images.decode, conversion)
-    return image, label, rules
+    return decode_file(path, conversion), label
 
 
 def shape_of_file(path: str, conversion: Conversion) -> tuple[tuple[int, int], int]:
@@ -61,8 +64,7 @@ def shape_of_file(path: str, conversion: Conversion) -> tuple[tuple[int, int], i
         Unreadable, OSError: as `load_file`.
     """
     image = _read(path, decoding.open_image, conversion.max_pixels)
-    grey = Image.getmodebase(image.mode) == 'L'
-    return (image.height, image.width), 1 if grey else 3
+    return (image.height, image.width), images.channels_of(image)
 
 
 def may_be_deep(path: str) -> bool:

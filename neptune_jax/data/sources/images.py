@@ -44,6 +44,14 @@ class WrongSize(Unreadable):
     """An image of another size than the others, with `resize` unset."""
 
 
+class Converted(NamedTuple):
+    """An image of a data set."""
+
+    image: np.ndarray  # uint8[H, W, C]
+    rules: list[str]  # the names of those that changed it
+    raw_shape: tuple[int, int, int]  # height, width and channels (1 or 3) before
+
+
 class Conversion(NamedTuple):
     """How raw images become those of a data set."""
 
@@ -54,6 +62,15 @@ class Conversion(NamedTuple):
     max_pixels: int = 50_000_000  # files with more are not decoded: decompression bombs
     white: float = 0  # the number that means white in arrays and 16-bit files; 0: see `whites`
     whites: Mapping[str, float] = {}  # the same for each kind of number (`kind_of`)
+
+    def to_dict(self) -> dict:
+        """Returns a JSON value, which is saved with each checkpoint."""
+        return self._asdict() | {'size': self.size and list(self.size), 'whites': dict(self.whites)}
+
+    @classmethod
+    def from_dict(cls, value: dict) -> 'Conversion':
+        """Returns the Conversion that a value of `to_dict` describes."""
+        return cls(**value | {'size': value['size'] and tuple(value['size'])})
 
 
 def check_image_shape(size: Sequence[int], channels: int) -> None:
@@ -75,12 +92,12 @@ def kind_of(dtype: np.dtype) -> str:
     return 'floats' if dtype.kind == 'f' else 'integers'
 
 
-def decode(path: str | Path | BinaryIO, conversion: Conversion) -> tuple[np.ndarray, list[str]]:
-    """Returns uint8[H, W, C] for an image file of any mode and format that Pillow reads.
+def decode(path: str | Path | BinaryIO, conversion: Conversion) -> Converted:
+    """Returns the Converted of an image file of any mode and format that Pillow reads.
 
-    The second result names the rules that changed the image: `from_MODE`, `resized`,
-    `from_16_bit_colour` (of which Pillow reads the upper 8 bits), `without_metadata` (they are
-    damaged or too large) and `without_end` (a whole picture, but no end of the JPEG file).
+    Its rules are: `from_MODE`, `resized`, `from_16_bit_colour` (of which Pillow reads the upper 8
+    bits), `without_metadata` (they are damaged or too large) and `without_end` (a whole picture,
+    but no end of the JPEG file).
 
     Args:
         path: of the file, or the open file.
@@ -92,18 +109,18 @@ def decode(path: str | Path | BinaryIO, conversion: Conversion) -> tuple[np.ndar
     """
     opened = open_file(path, conversion.max_pixels)
     if not opened.is_deep:
-        image, rules = _finish(opened.image, conversion)
-        return image, opened.rules + rules
+        found = _finish(opened.image, conversion)
+        return found._replace(rules=opened.rules + found.rules)
     if opened.white:
         conversion = conversion._replace(white=opened.white)
-    image, rules = convert(pixels_of(opened.image), conversion, transparent_pixels(opened.image))
-    return image, opened.rules + rules
+    found = convert(pixels_of(opened.image), conversion, transparent_pixels(opened.image))
+    return found._replace(rules=opened.rules + found.rules)
 
 
 def convert(
     array: np.ndarray, conversion: Conversion, transparent: np.ndarray | None = None
-) -> tuple[np.ndarray, list[str]]:
-    """Returns uint8[H, W, C] for an array, and the names of the rules that changed it.
+) -> Converted:
+    """Returns the Converted of an array.
 
     Args:
         array: [H, W] or [H, W, C] of C = 1, 3 or 4 (RGB with transparency), of numbers from 0 to
@@ -134,8 +151,8 @@ def convert(
     if transparent is not None:
         array[transparent] = 255
     image = Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
-    image, more = _finish(image, conversion)
-    return image, rules + more
+    found = _finish(image, conversion)
+    return found._replace(rules=rules + found.rules)
 
 
 def _to_uint8(array, conversion):
@@ -166,12 +183,18 @@ def _white(dtype, high, conversion):
 
 
 def _finish(image, conversion):
-    """Returns a Pillow image as uint8[H, W, C], and the rules that changed it."""
+    """Returns the Converted of a Pillow image of 8 bits."""
     mode = {1: 'L', 3: 'RGB'}[conversion.channels]
     rules = [] if image.mode == mode else [f'from_{image.mode.lower()}']
     if conversion.size not in (None, (image.height, image.width)):
         rules.append('resized')
-    return _resize(_opaque(image, mode), conversion), rules
+    raw_shape = (image.height, image.width, channels_of(image))
+    return Converted(_resize(_opaque(image, mode), conversion), rules, raw_shape)
+
+
+def channels_of(image: Image.Image) -> int:
+    """Returns 1 for a Pillow image that is grey by its mode, else 3."""
+    return 1 if Image.getmodebase(image.mode) == 'L' else 3
 
 
 def _opaque(image, mode):

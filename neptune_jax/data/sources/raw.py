@@ -41,7 +41,7 @@ class RawImages(NamedTuple):
 
     class_names: Sequence[str]
     splits: dict[str, Sequence[Any]]  # an item for each image of each official split
-    load: Callable  # (item, conversion) -> image uint8[H, W, C], label or None, rules; picklable
+    load: Callable  # (item, conversion) -> Converted, label or None; picklable
     conversion: Conversion  # with `size` and `channels` set
     content: Callable | None = None  # item -> its raw bytes; their hash decides on the split
     notes: Sequence[str] = ()  # what was guessed about all of them; a line each on the screen
@@ -122,8 +122,8 @@ def _fingerprint(files, *settings):
     do that unpack to one place. The time of the last change of its inode and the inode's number are
     the system's own.
     """
-    # The version of the records: the first had no `content`.
-    digest = hashlib.sha256(json.dumps(['2', *settings]).encode())
+    # The version of the records: the first had no `content`, the second no `raw_shape`.
+    digest = hashlib.sha256(json.dumps(['3', *settings]).encode())
     for path in files:
         status = path.stat() if path.exists() else path.lstat()  # a link may lead nowhere
         times = f'{status.st_mtime_ns} {status.st_ctime_ns}'
@@ -151,9 +151,10 @@ class RawBuilder(ImageBuilder):
         assert raw.conversion.size is not None  # `resolve` has set it
         height, width = raw.conversion.size
         self.IMAGE_SHAPE = (height, width, raw.conversion.channels)
+        self.MORE_FEATURES = {'raw_shape': tfds.features.Tensor(shape=(3,), dtype=np.int32)}
         if raw.content:
             content = tfds.features.Tensor(shape=(CONTENT_BYTES,), dtype=np.uint8)
-            self.MORE_FEATURES = {'content': content}
+            self.MORE_FEATURES['content'] = content
         self.raw: RawImages | None = raw
         config = tfds.core.BuilderConfig(name=config_name, version=self.VERSION)
         super().__init__(data_dir=data_dir, config=config)
@@ -166,6 +167,7 @@ class RawBuilder(ImageBuilder):
         raw, report = self.raw, {}
         self.info.metadata['report'] = report
         self.info.metadata['notes'] = list(raw.notes)
+        self.info.metadata['conversion'] = raw.conversion.to_dict()
         self.info.metadata['left_out'] = {split: [] for split in raw.splits}
         self.info.metadata['lost'] = {split: {} for split in raw.splits}
         self.info.metadata['before'] = {split: len(items) for split, items in raw.splits.items()}
@@ -180,25 +182,25 @@ class RawBuilder(ImageBuilder):
         counts = dict.fromkeys(self.CLASS_NAMES, 0)
         losses = self.info.metadata['lost'][split]
         nbytes = math.prod(self.IMAGE_SHAPE)
-        for i, (image, label, rules, content) in enumerate(map_all(load, items, nbytes)):
+        for i, (found, label, content) in enumerate(map_all(load, items, nbytes)):
             name = self.name_of(split, i)
-            if isinstance(image, (OSError, MemoryError)):
+            if isinstance(found, (OSError, MemoryError)):
                 raise UserError(
-                    f'{name} cannot be read now ({str(image) or "out of memory"}), and so nothing '
+                    f'{name} cannot be read now ({str(found) or "out of memory"}), and so nothing '
                     'was prepared; make it readable, or take it away, and start again'
                 )
-            if isinstance(image, Unreadable):
-                if isinstance(image, WrongSize):
-                    raise UserError(f'{name}: {image}')
-                if self.unreadable == 'error' and image.rule == 'unreadable':
+            if isinstance(found, Unreadable):
+                if isinstance(found, WrongSize):
+                    raise UserError(f'{name}: {found}')
+                if self.unreadable == 'error' and found.rule == 'unreadable':
                     raise UserError(
-                        f'{name}: {image}; mend or remove it, or set '
+                        f'{name}: {found}; mend or remove it, or set '
                         '--config.data.clean.unreadable=drop'
                     )
-                rules, reason = [image.rule], str(image)
-                name = f'{name} ({image})'
-            elif label is None:
-                rules = ['missing_labels']
+                rules, reason = [found.rule], str(found)
+                name = f'{name} ({found})'
+            else:
+                rules = ['missing_labels'] if label is None else found.rules
             for rule in rules:
                 entry = report.setdefault(rule, {'count': 0, 'examples': []})
                 entry['count'] += 1
@@ -211,7 +213,8 @@ class RawBuilder(ImageBuilder):
                     survivors.add_loss(losses, self.CLASS_NAMES[lost_label], rules[0], name)
             else:
                 counts[self.CLASS_NAMES[label]] += 1
-                yield i, {'image': image, 'label': label} | content
+                raw_shape = np.array(found.raw_shape, np.int32)
+                yield i, {'image': found.image, 'label': label, 'raw_shape': raw_shape} | content
         if not any(counts.values()):
             raise UserError(
                 f'none of the {len(items)} images of the split {split!r} can be used; the last is '
@@ -224,13 +227,13 @@ class RawBuilder(ImageBuilder):
 def _load(load, content, conversion, item):
     """Returns what `load` does, and a dict with the hash of the content if `content` is given.
 
-    For an image that is unreadable, or cannot be read now: the exception, None, no rules, no hash.
+    For an image that is unreadable, or cannot be read now: the exception, None, no hash.
     """
     try:
         loaded = load(item, conversion)
         raw_bytes = content(item) if content else None
     except (Unreadable, OSError, MemoryError) as error:
-        return error, None, [], {}
+        return error, None, {}
     if raw_bytes is None:
         return *loaded, {}
     digest = hashlib.blake2b(raw_bytes, digest_size=CONTENT_BYTES).digest()

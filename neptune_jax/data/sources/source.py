@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 
 from neptune_jax.data.sources import near_duplicates, survivors
 from neptune_jax.data.sources.builder import writable
+from neptune_jax.data.sources.images import Conversion
 
 CHUNK = 2**24  # bytes of images that are read at once when all of them are read
 
@@ -78,6 +79,13 @@ class Source:
         return self.info.metadata.get('notes', [])
 
     @property
+    def conversion(self) -> Conversion:
+        """How raw images became those of this data set. It does not resize by default."""
+        if 'conversion' in self.info.metadata:
+            return Conversion.from_dict(self.info.metadata['conversion'])
+        return Conversion(size=self.image_shape[:2], channels=self.image_shape[2])
+
+    @property
     def before(self) -> dict[str, int]:
         """The number of raw images of each split, with those that the preparation dropped."""
         sizes = {split: len(part) for split, part in self.splits.items()}
@@ -122,7 +130,8 @@ class Source:
         image that this one nearly duplicates, or -1 (`near_duplicates.find`, where test images come
         first, then those for validation); and for each channel `sum` and `squares` (the sum of
         squares) int64[N, C], `low` and `high` uint8[N, C]. Images of one's own also have `content`
-        bytes16[N], a hash of the raw file or array.
+        bytes16[N], a hash of the raw file or array, and `raw_shape` int32[N, 3]: its height, width
+        and channels.
         """
         index = self._read_index()
         if 'near' not in index:  # there is none, or one of an earlier version
@@ -193,9 +202,9 @@ class Reader:
         return columns['image'], columns['label']
 
     def columns(self, examples: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
-        """Returns what `read` does as `image` and `label`, and `content` bytes16[n] if it is there.
+        """Returns what `read` does as `image` and `label`, and what else is known of each image.
 
-        That is a hash of the raw content of an image of one's own.
+        That is `content` bytes16[n] and `raw_shape` int32[n, 3] as in `Source.index`.
         """
         examples = np.asarray(examples)
         features = self._builder.info.features

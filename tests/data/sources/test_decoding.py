@@ -156,7 +156,7 @@ def test_each_orientation_turns_as_the_standard_says():
     ids=lambda pair: pair[0],
 )
 def test_a_png_is_read_without_what_is_odd_in_it(odd):
-    image, rules = decode(png(SMOOTH, odd[1]))
+    image, rules, _ = decode(png(SMOOTH, odd[1]))
     np.testing.assert_array_equal(image, SMOOTH)
     assert rules == ['without_metadata']
     # What the picture depends on is kept.
@@ -208,7 +208,7 @@ def test_a_jpeg_whose_end_alone_is_missing(noise):
     content = jpeg(pixels.astype(np.uint8))
     assert content.endswith(metadata.JPEG_END)
     for missing in (1, 2):
-        image, rules = decode(content[:-missing])
+        image, rules, _ = decode(content[:-missing])
         np.testing.assert_array_equal(image, decode(content)[0])
         assert rules == ['without_end']
     for missing in (*range(3, 30), 100, len(content) // 3, len(content) // 2):
@@ -237,7 +237,7 @@ def test_the_colour_transform_of_a_jpeg_survives():
     ink.save(file, 'JPEG', quality=95)
     plain = file.getvalue()
     odd = plain[:2] + segment(0xE2, b'ICC_PROFILE\0') + plain[2:]
-    image, rules = decode(odd)
+    image, rules, _ = decode(odd)
     np.testing.assert_array_equal(image, decode(plain)[0])
     assert rules == ['without_metadata', 'from_cmyk']
     # Red, green and blue with the numbers that JFIF has for another colour space: Adobe tells.
@@ -276,7 +276,7 @@ def test_the_transparent_colour_of_16_bits():
     pixels = np.random.default_rng(0).integers(0, 2**16, (6, 5, 3))
     pixels[1, 2] = pixels[3, 3] = (20_000, 40_000, 60_000)
     content = png(pixels, chunk(b'tRNS', struct.pack('>HHH', *pixels[1, 2])), bits=16)
-    image, rules = decode(content)
+    image, rules, _ = decode(content)
     expected = pixels >> 8
     expected[1, 2] = expected[3, 3] = 255
     np.testing.assert_array_equal(image, expected)
@@ -292,7 +292,7 @@ def test_16_bits_in_the_other_byte_order_and_in_formats_that_scale_them():
     assert tiff.startswith(b'MM')
     np.testing.assert_array_equal(decode(tiff, 1)[0], expected)
     pgm = b'P5\n5 6\n65535\n' + deep.astype('>u2').tobytes()
-    image, rules = decode(pgm, 1)
+    image, rules, _ = decode(pgm, 1)
     np.testing.assert_array_equal(image, expected)
     assert rules == ['from_uint16']
     twelve = (deep >> 4).astype(np.int64)

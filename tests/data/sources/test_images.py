@@ -94,7 +94,7 @@ def test_what_is_transparent_shows_a_white_page(save, base):
     assert mode_of(path) in ('LA', 'RGBA')
     np.testing.assert_allclose(decode(path, TO_COLOUR), expected, atol=1)
     if base is COLOUR:
-        image, rules = images.convert(array, TO_COLOUR)
+        image, rules, _ = images.convert(array, TO_COLOUR)
         np.testing.assert_allclose(image, expected, atol=1)
         assert rules == ['from_rgba']
 
@@ -253,7 +253,7 @@ def test_an_image_of_one_pixel_and_targets_that_are_very_long():
 
 def convert(array, **fields):
     """Returns the pixels of the first channel, and the rules."""
-    image, rules = images.convert(array, Conversion(**{'channels': 1} | fields))
+    image, rules, _ = images.convert(array, Conversion(**{'channels': 1} | fields))
     return image[..., 0].tolist(), rules
 
 
@@ -336,9 +336,9 @@ def test_arrays_that_are_no_images_are_refused(array, message):
 
 
 def test_channels_of_arrays():
-    image, rules = images.convert(GREY[..., None], TO_COLOUR)
+    image, rules, _ = images.convert(GREY[..., None], TO_COLOUR)
     np.testing.assert_array_equal(image, np.stack([GREY] * 3, axis=-1))
     assert rules == ['from_l']
-    image, rules = images.convert(COLOUR, TO_GREY)
+    image, rules, _ = images.convert(COLOUR, TO_GREY)
     np.testing.assert_allclose(image[..., 0], COLOUR @ [0.299, 0.587, 0.114], atol=1)
     assert rules == ['from_rgb']
