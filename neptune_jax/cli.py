@@ -17,7 +17,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
-from neptune_jax import defaults, exits
+from neptune_jax import defaults, exits, terminal
 from neptune_jax.devices import backend, startup
 from neptune_jax.errors import PREEMPTED_STATUS, Preempted, UserError
 from neptune_jax.runs import files
@@ -27,6 +27,8 @@ _HELP_FLAGS = re.compile(r'--?(h|\?|help|helpshort|helpfull|helpxml)(=.*)?')
 # The command line with the contents of flag files, once it is known. The flags of ml_collections
 # would read sys.argv when they are defined, where nobody could report a mistake.
 _ARGUMENTS: list[str] = []
+
+FORMATS = ('text', 'json', 'csv')  # of what a command prints
 
 # Groups that may be given as a whole, because what they hold is free.
 _FREE_GROUPS = {'model', 'optim.options'}
@@ -42,6 +44,14 @@ def define_config() -> flags.FlagHolder:
     )
     flags.FLAGS['config'].parser = _ConfigParser()
     return holder
+
+
+def define_format() -> flags.FlagHolder:
+    """Defines --format for a command with results that programs read; returns the flag's holder.
+
+    With json or csv nothing else is printed on stdout.
+    """
+    return flags.DEFINE_enum('format', 'text', FORMATS, f'What is printed: {", ".join(FORMATS)}.')
 
 
 def run(main: Callable[[list[str]], None], positional: str = '') -> None:
@@ -98,6 +108,8 @@ def _parse_flags(argv, positional):
         raise UserError(_describe(error)) from error
     if len(rest) > 1 and not positional:
         raise UserError(f'{rest[1]!r} is no flag; flags look like --config=configs/cnn.py')
+    if 'format' in flags.FLAGS and flags.FLAGS['format'].value != 'text':
+        terminal.to_stderr()
     if 'config' in flags.FLAGS:
         config = flags.FLAGS['config'].value
         if config is None:

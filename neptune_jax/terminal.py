@@ -1,14 +1,18 @@
-"""Lines and tables on a terminal, optionally copied into a file."""
+"""Lines, tables and progress on a terminal, optionally copied into a file."""
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rich import progress
 from rich.console import Console
 from rich.table import Table
 
 _MIN_WIDTH = 40  # characters; a table shows nothing in less
+_SILENT_SECONDS = 2  # what takes no longer shows no progress
+_LINE_SECONDS = 10  # between two lines of progress
 
 
 class _Console(Console):
@@ -63,3 +67,48 @@ def table(content: Table) -> None:
     """Prints a rich Table."""
     for each in (console, *_copies):
         each.print(content)
+
+
+def to_stderr() -> None:
+    """From now on everything is printed on stderr: stdout is left to what programs read."""
+    console.stderr = True
+
+
+@contextlib.contextmanager
+def counted(total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    """Yields a function that is told how many more are done, and shows the progress.
+
+    A bar on a terminal, a line now and then elsewhere; nothing in the first two seconds.
+
+    Args:
+        total: how many there are; None if that is not known.
+        unit: what they are, such as 'images'.
+    """
+    began, shown_at, done = time.monotonic(), time.monotonic(), 0
+    columns = (
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn(unit),
+        progress.TimeRemainingColumn(),
+    )
+    bar = progress.Progress(*columns, console=console, transient=True)
+    task = bar.add_task('', total=total)
+
+    def advance(count: int) -> None:
+        nonlocal shown_at, done
+        done += count
+        now = time.monotonic()
+        bar.update(task, completed=done)
+        if now - began < _SILENT_SECONDS:
+            return
+        if shows_bars():
+            bar.start()
+        elif now - shown_at >= _LINE_SECONDS or shown_at == began:
+            shown_at = now
+            of_all = f' of {total:,}' if total is not None else ''
+            line(f'{done:,}{of_all} {unit}, {done / (now - began):,.0f} a second')
+
+    try:
+        yield advance
+    finally:
+        bar.stop()

@@ -1,6 +1,7 @@
 """Eight virtual CPU devices, strict promotion, and a data folder of the tests' own."""
 
 import os
+import signal
 
 from neptune_jax.testing import xla
 
@@ -13,6 +14,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from neptune_jax import defaults
+
+# A shell lets what it starts in the background ignore Ctrl-C, which tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -45,6 +49,10 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def config(data_dir):
+    return small_config(data_dir)
+
+
+def small_config(data_dir):
     """The default config on the small data set, with a network and a run that take a moment."""
     config = defaults.get_config()
     config.data.name = 'fashion_mnist_mini'
@@ -59,6 +67,24 @@ def config(data_dir):
     config.checkpoint.every = '3 steps'
     config.log.every = '2 steps'
     return config
+
+
+@pytest.fixture(scope='session')
+def finished_run(data_dir, tmp_path_factory):
+    """The directory of a finished run, of a small network with some skill. Nobody writes into it.
+
+    One device evaluates it in batches of 200.
+    """
+    from neptune_jax.training import loop
+
+    config = small_config(data_dir)
+    config.parallel.num_devices = 1
+    config.train.steps = 60
+    config.eval.every = config.checkpoint.every = '30 steps'
+    workdir = tmp_path_factory.mktemp('finished') / 'run'
+    with jax.numpy_dtype_promotion('standard'):
+        loop.train_and_evaluate(config, workdir)
+    return workdir
 
 
 @pytest.fixture

@@ -96,3 +96,32 @@ def test_a_directory_without_a_run_or_with_a_damaged_checkpoint_is_refused(tmp_p
     shutil.rmtree(tmp_path / 'run/checkpoints')
     with pytest.raises(UserError, match='holds no run with a checkpoint'):
         Predictor.from_run(tmp_path / 'run')
+
+
+def test_a_predictor_computes_the_probabilities_of_the_test_to_the_bit(finished_run, config):
+    data = dataset.load(config.data)
+    predictor = Predictor.from_run(finished_run)
+    with np.load(finished_run / 'artifacts/predictions.npz') as stored:
+        images = data.read_images(stored['index'])
+        np.testing.assert_array_equal(predictor(images, batch_size=200), stored['probabilities'])
+        np.testing.assert_allclose(predictor(images, 7), stored['probabilities'], atol=1e-5)
+
+
+def test_a_checkpoint_is_chosen_by_name_or_step(finished_run):
+    found = {which: Predictor.from_run(finished_run, which).step for which in ('last', 30, '60')}
+    assert found == {'last': 60, 30: 30, '60': 60}
+    with pytest.raises(UserError, match="no checkpoint 'frist'; choose best, last, or .* 30, 60"):
+        Predictor.from_run(finished_run, 'frist')
+
+
+def test_a_saved_temperature_belongs_to_its_checkpoint(finished_run, tmp_path, config):
+    run = shutil.copytree(finished_run, tmp_path / 'run')
+    (run / 'calibration.json').write_text('{"step": 60, "temperature": 2.0}')
+    images = dataset.load(config.data).read_images(np.arange(4))
+    plain, cooled = Predictor.from_run(run, 30), Predictor.from_run(run, 60)
+    assert (plain.temperature, cooled.temperature) == (1, 2)
+    assert 'temperature 2' in cooled.notes[-1]
+    logits = np.log(Predictor.from_run(finished_run, 60)(images))  # up to a constant
+    halved = np.exp(logits / 2)
+    expected = halved / halved.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(cooled(images), expected, rtol=1e-4)

@@ -209,6 +209,8 @@ def main():
     parser.add_argument('--jobs', type=int, default=2, help='trainings at a time')
     parser.add_argument('--out', help='a file of results, to which a line is added')
     args = parser.parse_args()
+    # A shell lets what it starts in the background ignore Ctrl-C, which some of the kills are.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     result = stress(args.kills, args.seed, args.jobs)
     result |= {'seed': args.seed, 'steps': STEPS, 'jax': jax.__version__}
     recording.record(result, args.out)
