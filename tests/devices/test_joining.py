@@ -88,11 +88,11 @@ def test_a_port_that_is_taken_is_said(environment):
 
 
 WAITING = """
-import sys
+import os
 from neptune_jax import cli
 from neptune_jax.devices import processes
 def main(args):
-    with processes.joined(False, 7.0):
+    with processes.joined(False, float(os.environ['SECONDS'])):
         pass
 cli.run(main)
 """
@@ -107,10 +107,12 @@ def test_a_process_whose_partners_do_not_come_says_so_and_gives_up():
         (1, f'127.0.0.1:{port + 1}'): f'for process 0 at 127.0.0.1:{port + 1} (Connection refused)',
         (1, 'nosuch.invalid:80'): 'for process 0 at nosuch.invalid:80 (',
     }
+    patient = (0, f'127.0.0.1:{port + 2}')  # it says at once whom it waits for, though for an hour
     with contextlib.ExitStack() as stack:
         started = []
-        for number, address in cases:
+        for number, address in [*cases, patient]:
             env = os.environ | {ADDRESS: address, COUNT: '2', ID: str(number)}
+            env['SECONDS'] = '3600' if address == patient[1] else '7'
             pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
             process = subprocess.Popen(
                 [sys.executable, '-c', WAITING],
@@ -121,7 +123,9 @@ def test_a_process_whose_partners_do_not_come_says_so_and_gives_up():
             started.append(stack.enter_context(process))
             stack.callback(process.kill)
         lines = [process.stdout.readline() for process in started]
-        assert [process.poll() for process in started] == [None, None, None]
+        assert [process.poll() for process in started] == [None] * 4
+        assert lines[3].endswith('up to 3600 s\n')
+        started.pop().kill()
         outputs = [process.communicate(timeout=60) for process in started]
     for number, (case, expected) in enumerate(cases.items()):
         assert lines[number].startswith(f'waiting  {expected}')

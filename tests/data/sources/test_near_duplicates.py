@@ -196,6 +196,14 @@ def test_a_copy_belongs_to_the_first_of_its_kind_that_is_kept():
     assert find(images, order=[4, 3, 2, 1, 0]) == [2, -1, -1, 4, -1]
 
 
+def test_what_is_near_one_that_is_not_kept_is_compared_with_the_one_that_is():
+    (photo,) = photos(1)
+    images = np.stack([photo, *(scaled(photo, 1, more) for more in (20, 10, 40))])
+    near = np.array([-1, 0, 1, 1])  # the image 1, to which two point, is not kept itself
+    near_duplicates._point_to_kept(near, lambda examples: images[examples])
+    assert near.tolist() == [-1, 0, 0, -1]
+
+
 def test_equal_images_are_no_near_duplicates_but_each_copy_of_one_is():
     first, second = photos(2)
     changed = scaled(first, 1, 10)
