@@ -190,7 +190,8 @@ def eval_step(
 
     Returns:
         The new totals, and for each example of the global batch, in its order: `loss`,
-        `prediction` (a class), `confidence` (the highest probability) and `probabilities` [B, K].
+        `prediction` (a class), `confidence` (the highest probability), and `probabilities` and
+        `logits` [B, K].
     """
     values = loss(logits, batch['label'])
     probabilities = losses.probabilities(logits, loss)
@@ -199,6 +200,7 @@ def eval_step(
         'prediction': jax.lax.argmax(logits, 1, jnp.int32),
         'confidence': probabilities.max(axis=-1),
         'probabilities': probabilities,
+        'logits': logits,
     }
     counted = metrics.statistics(logits, batch['label'], batch['mask'], values, probabilities)
     if axis_name is not None:
