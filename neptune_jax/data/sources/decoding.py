@@ -141,7 +141,8 @@ def _load(path, max_pixels):
             raw_mode, white, file_format = raw_mode_of(image), _white(image), image.format
             image.load()
             method = UPRIGHT.get(_orientation(image))
-            image = image.copy() if method is None else image.transpose(method)
+            if method is not None:
+                image = image.transpose(method)
     image.format = file_format
     _scale_transparent_colour(image, raw_mode)
     opened = Opened(image, raw_mode, white, [])
