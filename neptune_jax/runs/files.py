@@ -84,6 +84,24 @@ def expand_user(path: str, name: str) -> str:
     return expanded
 
 
+def check_characters(path: str | Path, name: str = '') -> None:
+    """Raises UserError for a folder whose absolute path has bytes that are no characters.
+
+    Orbax and array_record can neither write nor read there.
+
+    Args:
+        path: the folder.
+        name: what the message starts with, such as '--workdir='.
+    """
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f'{name}{os.fspath(path)!a}: its path has bytes that are no characters (in UTF-8), '
+            'which libraries cannot write to; choose another folder'
+        ) from error
+
+
 def flatten(nested: dict, separator: str = '/') -> dict[str, Any]:
     """Turns {'a': {'b': 1}} into {'a/b': 1}. Empty dicts disappear."""
     flat: dict[str, Any] = {}

@@ -9,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from neptune_jax.errors import UserError, is_out_of_memory, one_line
-from neptune_jax.runs import reader
+from neptune_jax.runs import files, reader
 from neptune_jax.runs.checkpoints import verify
 
 
@@ -33,6 +33,7 @@ def read_weights(workdir: str | Path, checkpoint: str | int = 'best') -> Weights
     Raises:
         UserError: the directory has no such checkpoint, or it is damaged.
     """
+    files.check_characters(workdir)
     step = _step(workdir, checkpoint)
     directory = Path(workdir).absolute() / 'checkpoints'
     folder = directory / str(step)

@@ -124,6 +124,7 @@ def open_run(workdir: str | Path, config: ConfigDict, environment: dict) -> Iter
             else, cannot be written, or is being written by another process.
     """
     workdir = Path(workdir)
+    files.check_characters(workdir, '--workdir=')
     resolved = json.loads(config.to_json())
     with contextlib.ExitStack() as stack:
         try:

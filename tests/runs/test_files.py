@@ -4,8 +4,10 @@ import os
 
 import pytest
 
+from neptune_jax import defaults
+from neptune_jax.data import sources
 from neptune_jax.errors import UserError
-from neptune_jax.runs import files
+from neptune_jax.runs import files, weights, writer
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,24 @@ def test_without_a_home_folder_the_message_says_what_to_set(monkeypatch):
         UserError, match=r'data\.dir=~/data: the home folder is unknown; set data.dir'
     ):
         files.expand_user('~/data', 'data.dir')
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_libraries_meet_it(tmp_path, monkeypatch):
+    files.check_characters(tmp_path / 'é 日')
+    bad = os.fsdecode(b'caf\xe9')
+    with pytest.raises(UserError, match=r"^--workdir='.*caf\\udce9/a': its path has bytes"):
+        files.check_characters(tmp_path / bad / 'a', '--workdir=')
+    (tmp_path / bad).mkdir()
+    monkeypatch.chdir(tmp_path / bad)
+    with pytest.raises(UserError):  # a relative path is below it
+        files.check_characters('run')
+    config = defaults.get_config()
+    config.data.name, config.data.dir = 'fashion_mnist_mini', bad
+    for use in (
+        lambda: writer.open_run(bad, config, {}).__enter__(),
+        lambda: weights.read_weights(bad),
+        lambda: sources.open_source(config.data),
+    ):
+        with pytest.raises(UserError, match='bytes that are no characters'):
+            use()
+    assert os.listdir() == []

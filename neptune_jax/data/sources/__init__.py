@@ -19,7 +19,7 @@ from neptune_jax.data.sources.idx import FashionMnist, FashionMnistMini, Kmnist,
 from neptune_jax.data.sources.source import Source
 from neptune_jax.defaults import FIELDS
 from neptune_jax.errors import UserError, choose
-from neptune_jax.runs.files import expand_user
+from neptune_jax.runs.files import check_characters, expand_user
 
 ARCHIVES = {
     'mnist': archives.preparation_of(Mnist),
@@ -69,6 +69,7 @@ def open_source(config: ConfigDict) -> Source:
     data_dir = Path(
         expand_user(config.dir or tfds.core.constants.get_default_data_dir(), 'data.dir')
     )
+    check_characters(data_dir, 'data.dir=')
     try:
         preparation = preparation_of(config, data_dir)
     except OSError as error:
