@@ -21,6 +21,7 @@ from jax import lax
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _IN_LOOP = contextvars.ContextVar('in_loop', default=False)
+_PORTABLE = contextvars.ContextVar('portable', default=False)
 
 # On a CPU, a convolution with at most this many products an output pixel is computed as their sum.
 _FEW_PRODUCTS = 32
@@ -51,6 +52,19 @@ def loop_body() -> Iterator[None]:
         _IN_LOOP.reset(token)
 
 
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """A context for tracing a program that is to run on every backend, whatever this machine has.
+
+    In this context convolutions are those of `lax`. Batch sizes may be symbolic.
+    """
+    token = _PORTABLE.set(True)
+    try:
+        yield
+    finally:
+        _PORTABLE.reset(token)
+
+
 def conv(
     x: jax.Array,
     kernel: jax.Array,
@@ -79,7 +93,8 @@ def conv(
     }
     asked = plain | {name: value for name, value in options.items() if value is not None}
     strides = tuple(strides)
-    if jax.default_backend() != 'cpu' or asked != plain or 0 in (*x.shape, *kernel.shape):
+    elsewhere = _PORTABLE.get() or jax.default_backend() != 'cpu'
+    if elsewhere or asked != plain or 0 in (*x.shape, *kernel.shape):
         options = {'dimension_numbers': _DIMENSIONS} | options
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):

@@ -1,0 +1,1 @@
+"""From a function of JAX to an ONNX model: jaxpr in, nodes out."""
