@@ -105,9 +105,7 @@ class Predictor:
 
         With the loss `bce` the classes are not exclusive, and the probabilities need not sum to 1.
         """
-        # The barrier makes XLA compile the network as in an evaluation, to the same bits.
-        found = jax.lax.optimization_barrier(self.logits(variables, images))
-        return losses.probabilities(found, self.loss)
+        return losses.probabilities(self.logits(variables, images), self.loss)
 
     def __call__(self, images: np.ndarray, batch_size: int = 512) -> np.ndarray:
         """Returns `probabilities` of images, float32[n, K].

@@ -37,8 +37,13 @@ def probabilities(logits: jax.Array, loss: Callable) -> jax.Array:
 
     With `bce` the classes are not exclusive: their probabilities are sigmoids and need not sum
     to 1. With any other loss they are a softmax.
+
+    Equal logits give the same bits in every program: behind the barriers XLA fuses this with
+    nothing else.
     """
-    return jax.nn.sigmoid(logits) if loss is bce else jax.nn.softmax(logits)
+    logits = jax.lax.optimization_barrier(logits)
+    found = jax.nn.sigmoid(logits) if loss is bce else jax.nn.softmax(logits)
+    return jax.lax.optimization_barrier(found)
 
 
 def _targets(logits, labels, label_smoothing):
