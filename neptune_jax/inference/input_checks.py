@@ -11,7 +11,10 @@ import numpy as np
 
 from neptune_jax.data.sources.images import Converted
 
-FEW = 8  # of fewer images, all have to differ; else more than half
+# How far outside of the training's range a mean grey is, as a share of the range.
+CLEARLY_OUTSIDE = 0.1  # where there are so few images that chance could be the reason:
+FEW = 8
+FAR_OUTSIDE = 0.5  # for what is only darker or brighter: photographs vary
 STRETCHED = 1.1  # an aspect ratio further out than by this factor differs
 
 
@@ -29,7 +32,7 @@ def differences(inputs: dict[str, Any], images: Sequence[Converted]) -> list[str
 
 
 def _most(differ):
-    return differ.all() if len(differ) < FEW else differ.mean() > 0.5
+    return differ.mean() > 0.5
 
 
 def _grey(training, images):
@@ -40,15 +43,13 @@ def _grey(training, images):
         f'mean grey {mean:.2f} (0 is black, 1 white), in the training {training["mean"]:.2f}, '
         f'and {low:.2f} to {high:.2f} in 98% of its images'
     )
-    outside = (greys < low) | (greys > high)
     inverted = np.abs(1 - greys - training['mean']) < np.abs(greys - training['mean'])
-    if _most(outside & inverted):
+    outside = np.maximum(low - greys, greys - high) / (high - low + 1e-6)
+    if _most(inverted & (outside > (CLEARLY_OUTSIDE if len(images) < FEW else 0))):
         kinds = ('white on black', 'black on white')
         here, there = kinds if mean < training['mean'] else kinds[::-1]
         return f'{figures}: maybe they are {here}, and those of the training {there}'
-    # What is only darker or brighter has to be so by far: photographs vary.
-    margin = (high - low) / 2
-    if _most((greys < low - margin) | (greys > high + margin)):
+    if _most(outside > FAR_OUTSIDE):
         return f'{figures}: they are {"darker" if mean < training["mean"] else "brighter"}'
     return ''
 
