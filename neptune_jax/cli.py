@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 from neptune_jax import defaults, exits, terminal
 from neptune_jax.devices import backend, startup
 from neptune_jax.errors import PREEMPTED_STATUS, Preempted, UserError
-from neptune_jax.runs import files
+from neptune_jax.runs import files, reader
 
 _HELP_FLAGS = re.compile(r'--?(h|\?|help|helpshort|helpfull|helpxml)(=.*)?')
 
@@ -52,6 +52,13 @@ def define_format() -> flags.FlagHolder:
     With json or csv nothing else is printed on stdout.
     """
     return flags.DEFINE_enum('format', 'text', FORMATS, f'What is printed: {", ".join(FORMATS)}.')
+
+
+def prepare_for_run(workdir: str) -> None:
+    """Prepares JAX for the model of a finished run. Call it before anything imports JAX."""
+    if reader.read_config(workdir).get('model', {}).get('dtype') == 'bfloat16':
+        startup.prepare_bfloat16()
+    backend.import_jax()
 
 
 def run(main: Callable[[list[str]], None], positional: str = '') -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from neptune_jax.data.batches import EvalOrder, StepGroups, TrainOrder, share
 from neptune_jax.data.dataset import Dataset
+from neptune_jax.data.given import GivenImages
 from neptune_jax.data.sources.source import Reader
 from neptune_jax.devices.drivers import Parallel
 
@@ -36,7 +37,7 @@ class Feed(NamedTuple):
     unpack: Callable  # (data, item) -> batch; a pure function, to be traced
 
 
-def create(dataset: Dataset, parallel: Parallel) -> Feed:
+def create(dataset: Dataset | GivenImages, parallel: Parallel) -> Feed:
     """Returns the Feed for the mode of a data set.
 
     In mode 'stream', `workers` of `batches` is a number of processes that read files. They take

@@ -122,6 +122,19 @@ def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def in_top(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns which examples `statistics` counts as `top5`, bool[n].
+
+    Args:
+        logits: float32[n, K].
+        labels: int[n].
+    """
+    own = logits[np.arange(len(labels)), labels][:, None]
+    is_lower = np.arange(logits.shape[1]) < labels[:, None]
+    rank = ((logits > own) | ((logits == own) & is_lower)).sum(axis=1)
+    return (rank < TOP_K) & ~np.isnan(logits).any(axis=1)
+
+
 def calibration_bins(confidence: np.ndarray) -> np.ndarray:
     """Returns the calibration bin of each example, int64[n], as `statistics` chooses it.
 

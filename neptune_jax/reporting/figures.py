@@ -1,54 +1,82 @@
-"""Figures of one run, as PNG."""
+"""Figures of a training and of its tests, as PNG."""
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from neptune_jax import terminal
 from neptune_jax.data.dataset import Dataset
+from neptune_jax.data.given import GivenImages
 from neptune_jax.errors import one_line
 from neptune_jax.learning import metrics
-from neptune_jax.reporting import names
+from neptune_jax.reporting import names, statistics
 from neptune_jax.runs import reader
-from neptune_jax.runs.writer import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MISTAKES_SHOWN, MISTAKES_A_ROW = 25, 5
+MISTAKES_SHOWN, IMAGES_A_ROW = 25, 5
 MAX_NUMBERED_CLASSES = 60  # with more, the confusion matrix is drawn without numbers
 PAIRS_SHOWN = 25
 MAX_CELLS = 1000  # of the confusion matrix, in each direction
 
 
-def write(run: Run, dataset: Dataset, examples: np.ndarray, totals: dict, outputs: dict) -> None:
-    """Draws the figures of a test into artifacts/. A figure that fails costs one warning line.
+def write(
+    folder: Path,
+    data: Dataset | GivenImages,
+    examples: np.ndarray,
+    totals: Mapping[str, np.ndarray],
+    outputs: Mapping[str, np.ndarray],
+    *,
+    what: str = 'test',
+    curves_of: Path | None = None,
+    before: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Draws the figures of a test into a folder. A figure that fails costs one warning line.
 
     Args:
-        run: the run.
-        dataset: the data that the test belongs to.
+        folder: for the figures.
+        data: that the examples belong to.
         examples: int[n], the numbers of the tested examples.
         totals: summed statistics of the test (`metrics.statistics`).
         outputs: `loss`, `prediction` and `confidence` of each example, arrays [n].
+        what: the examples are, in titles.
+        curves_of: the run directory whose learning curves are drawn, if any.
+        before: `prediction` and `confidence` without the temperature, if there is one.
     """
+    labels = data.labels[examples]
+    calibrated = {'with temperature' if before else what: outputs}
+    if before:
+        calibrated['without temperature'] = before
     figures = {
-        'confusion_matrix.png': lambda: confusion_matrix(totals['confusion'], dataset.class_names),
-        'learning_curves.png': lambda: learning_curves(reader.read_rows(run.workdir)),
-        'worst_mistakes.png': lambda: worst_mistakes(dataset, examples, outputs),
+        'confusion_matrix.png': lambda: confusion_matrix(
+            totals['confusion'], data.class_names, what
+        ),
+        'worst_mistakes.png': lambda: worst_mistakes(data, examples, outputs, what),
+        'reliability_diagram.png': lambda: reliability_diagram(labels, calibrated, what),
     }
+    if curves_of:
+        figures['learning_curves.png'] = lambda: learning_curves(reader.read_rows(curves_of))
     for name, draw in figures.items():
-        path = run.path('artifacts') / name
-        try:
-            draw().savefig(path, dpi=120)
-        except Exception as error:  # results are saved already; no figure is worth a failed run
-            path.unlink(missing_ok=True)
-            problem = f'{type(error).__name__}: {one_line(error, 200)}'
-            terminal.line(f'warning: {path} was not drawn ({problem})')
+        save(draw, folder / name)
 
 
-def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> 'Figure':
+def save(draw: 'Callable[[], Figure]', path: Path) -> None:
+    """Draws a figure into a file. If that fails it costs one warning line."""
+    try:
+        draw().savefig(path, dpi=120)
+    except Exception as error:  # results are saved already; no figure is worth a failed run
+        path.unlink(missing_ok=True)
+        problem = f'{type(error).__name__}: {one_line(error, 200)}'
+        terminal.line(f'warning: {path} was not drawn ({problem})')
+
+
+def confusion_matrix(
+    confusion: np.ndarray, class_names: Sequence[str], what: str = 'test'
+) -> 'Figure':
     """Draws how often each class (row) was predicted as each class (column); shaded by row.
 
     With more than 60 classes the figure has a fixed size, no number in a cell, and a table of the
@@ -57,20 +85,21 @@ def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> 'Figu
     Args:
         confusion: int[K, K].
         class_names: of the K classes.
+        what: the examples are.
     """
     if len(class_names) > MAX_NUMBERED_CLASSES:
-        return _large_confusion_matrix(confusion, class_names)
+        return _large_confusion_matrix(confusion, class_names, what)
     shown = [names.shown(name, 30, number) for number, name in enumerate(class_names)]
     # Labels of usual length fit into the margins; longer ones need more room.
     size = 2.5 + 0.5 * len(class_names) + 0.08 * max(0, max(map(names.columns, shown)) - 14)
-    figure = _new_figure(size + 0.7, size)
+    figure = new_figure(size + 0.7, size)
     axes = figure.subplots()
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap='Blues', vmin=0, vmax=1)
     ticks, style = range(len(class_names)), names.style()
     axes.set_xticks(ticks, shown, rotation=45, ha='right', rotation_mode='anchor', **style)
     axes.set_yticks(ticks, shown, **style)
-    axes.set(xlabel='prediction', ylabel='label', title='Test examples')
+    axes.set(xlabel='prediction', ylabel='label', title=f'{what.capitalize()} examples')
     for (row, column), count in np.ndenumerate(confusion):
         if count:
             color = 'white' if share[row, column] > 0.5 else 'black'
@@ -79,14 +108,14 @@ def confusion_matrix(confusion: np.ndarray, class_names: Sequence[str]) -> 'Figu
     return figure
 
 
-def _large_confusion_matrix(confusion, class_names):
+def _large_confusion_matrix(confusion, class_names, what):
     """Draws the shares as an image of at most 1000 x 1000 cells, beside the most frequent mistakes.
 
     With more classes, a cell shows the largest share of several neighbours.
     """
     from matplotlib.colors import PowerNorm
 
-    figure = _new_figure(17, 9, layout=None)
+    figure = new_figure(17, 9, layout=None)
     axes = figure.add_axes((0.04, 0.08, 0.44, 0.84))
     size = len(class_names)
     share = (confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)).astype(np.float32)
@@ -97,7 +126,8 @@ def _large_confusion_matrix(confusion, class_names):
     # The square root makes rare mistakes visible.
     norm = PowerNorm(0.5, vmin=0, vmax=1)
     image = axes.imshow(share, cmap='Blues', norm=norm, extent=(-0.5, edge, edge, -0.5))
-    axes.set(xlabel='number of the prediction', ylabel='number of the label', title='Test examples')
+    title = f'{what.capitalize()} examples'
+    axes.set(xlabel='number of the prediction', ylabel='number of the label', title=title)
     for axis in (axes.xaxis, axes.yaxis):
         axis.get_major_locator().set_params(integer=True)
     bar = figure.add_axes((0.49, 0.2, 0.01, 0.6))
@@ -108,7 +138,7 @@ def _large_confusion_matrix(confusion, class_names):
     table.set_axis_off()
     pairs = metrics.confused_pairs(confusion, PAIRS_SHOWN)
     if not pairs:
-        table.text(0, -1, 'No test example is wrong', weight='bold')
+        table.text(0, -1, f'No {what} example is wrong', weight='bold')
         return figure
     columns = ((0, 'left'), (0.4, 'left'), (0.87, 'right'), (1, 'right'))
     header = ('label', 'was predicted as', 'examples', 'of the label')
@@ -129,7 +159,7 @@ def _numbered(class_names, number):
 
 def learning_curves(rows: list[dict]) -> 'Figure':
     """Draws loss, accuracy and learning rate against the step."""
-    figure = _new_figure(12, 3.6)
+    figure = new_figure(12, 3.6)
     panels = {'loss': ('train', 'val'), 'accuracy': ('train', 'val'), 'learning_rate': ('train',)}
     for axes, (name, splits) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for split in splits:
@@ -146,35 +176,94 @@ def learning_curves(rows: list[dict]) -> 'Figure':
     return figure
 
 
-def worst_mistakes(dataset: Dataset, examples: np.ndarray, outputs: dict) -> 'Figure':
+def worst_mistakes(
+    data: Dataset | GivenImages,
+    examples: np.ndarray,
+    outputs: Mapping[str, np.ndarray],
+    what: str = 'test',
+) -> 'Figure':
     """Draws the wrongly classified examples with the highest loss, worst first."""
-    wrong = np.flatnonzero(outputs['prediction'] != dataset.labels[examples])
+    labels = data.labels[examples]
+    wrong = np.flatnonzero(outputs['prediction'] != labels)
     worst = wrong[np.argsort(-outputs['loss'][wrong], kind='stable')][:MISTAKES_SHOWN]
-    rows = max(1, -(-len(worst) // MISTAKES_A_ROW))
-    width, height = 1.9 * MISTAKES_A_ROW, 2.2 * rows + 0.4
-    figure = _new_figure(width, height, layout=None)
+
+    def name(number):
+        return names.shown(data.class_names[number], 16, number)
+
+    captions = [
+        f'{name(outputs["prediction"][i])} {outputs["confidence"][i]:.0%}\n'
+        f'is {name(labels[i])} ({what} #{i})'
+        for i in worst
+    ]
+    title = f'{len(wrong):,} of {len(examples):,} {what} examples are wrong; the worst:'
+    return captioned(data.read_images(examples[worst]), captions, title)
+
+
+def captioned(images: np.ndarray, captions: Sequence[str], title: str, lines: int = 2) -> 'Figure':
+    """Draws images [n, H, W, C], five a row, each below its caption of some lines."""
+    pitch = 1.9 + 0.15 * lines  # inches
+    rows = max(1, -(-len(images) // IMAGES_A_ROW))
+    width, height = 1.9 * IMAGES_A_ROW, pitch * rows + 0.4
+    figure = new_figure(width, height, layout=None)
     # All on one pair of axes, in inches: a pair for each image takes seconds to draw.
     axes = figure.add_axes((0, 0, 1, 1))
-    title = f'{len(wrong):,} of {len(examples):,} test examples are wrong; the worst:'
     axes.text(width / 2, 0.2, title, ha='center', va='center', fontsize=12)
-    images = dataset.read_images(examples[worst])
-    for place, (i, image) in enumerate(zip(worst, images, strict=True)):
-        row, column = divmod(place, MISTAKES_A_ROW)
-        x, y = 1.9 * column + 0.95, 2.2 * row + 1.7  # of its centre
+    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(place, IMAGES_A_ROW)
+        x, y = 1.9 * column + 0.95, pitch * (row + 1) - 0.5  # of its centre
         half = 0.85 * np.array(image.shape[:2]) / max(image.shape[:2])
         axes.imshow(
             image.squeeze(-1) if image.shape[-1] == 1 else image,
             cmap='gray',
             extent=(x - half[1], x + half[1], y + half[0], y - half[0]),
         )
-        prediction, label = (
-            names.shown(dataset.class_names[number], 16, number)
-            for number in (outputs['prediction'][i], dataset.labels[examples[i]])
-        )
-        text = f'{prediction} {outputs["confidence"][i]:.0%}\nis {label} (test #{i})'
-        axes.text(x, y - 0.9, text, ha='center', va='bottom', fontsize=8, **names.style())
+        axes.text(x, y - 0.9, caption, ha='center', va='bottom', fontsize=8, **names.style())
     axes.axis((0, width, height, 0))
     axes.set_axis_off()
+    return figure
+
+
+def reliability_diagram(
+    labels: np.ndarray, calibrated: Mapping[str, Mapping[str, np.ndarray]], what: str = 'test'
+) -> 'Figure':
+    """Draws the accuracy of the examples in each bin of confidence, and how many these are.
+
+    Honest probabilities lie on the diagonal (Guo et al., 2017, figure 1). A vertical line is the
+    95% interval of an accuracy.
+
+    Args:
+        labels: int[n].
+        calibrated: `prediction` and `confidence` of each example, arrays [n], by the name of the
+            probabilities, such as 'with temperature'. The first ones are drawn as bars.
+        what: the examples are.
+    """
+    figure = new_figure(6, 7)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot((0, 1), (0, 1), '--', color='gray')
+    edges = np.linspace(0, 1, metrics.CALIBRATION_BINS + 1)
+    for place, (name, outputs) in enumerate(calibrated.items()):
+        bins = metrics.reliability(outputs['confidence'], outputs['prediction'] == labels)
+        count, gaps = bins['count'], np.abs(bins['accuracy'] - bins['confidence'])
+        text = f'{name}: ECE {np.nansum(count * gaps) / len(labels):.4f}'
+        style = {'color': f'C{place}', 'zorder': 3}
+        above.plot(bins['confidence'], bins['accuracy'], 'o-', label=text, **style)
+        for x, accuracy, size in zip(bins['confidence'], bins['accuracy'], count, strict=True):
+            if size:
+                interval = statistics.wilson(round(accuracy * size), int(size))
+                above.plot((x, x), interval, linewidth=1, **style)
+        if place:
+            below.stairs(count, edges, **style)
+            continue
+        bars = {'width': 1 / metrics.CALIBRATION_BINS, 'align': 'edge', 'alpha': 0.3, 'color': 'C0'}
+        above.bar(edges[:-1], np.nan_to_num(bins['accuracy']), **bars)
+        for bar in below.bar(edges[:-1], count, **bars):
+            if height := int(bar.get_height()):
+                middle = bar.get_x() + bar.get_width() / 2
+                below.text(middle, height, f'{height:,}', ha='center', va='bottom', fontsize=6)
+    above.set(ylabel='accuracy', xlim=(0, 1), ylim=(0, 1), title=f'{what.capitalize()} examples')
+    above.legend(loc='upper left')
+    below.set(xlabel='confidence: the probability of the predicted class', ylabel='examples')
+    below.margins(y=0.15)
     return figure
 
 
@@ -186,7 +275,7 @@ def augmentation(batch: dict, epochs: list[dict], class_names: Sequence[str]) ->
         epochs: the same after augmentation, for each epoch.
         class_names: of the labels.
     """
-    figure = _new_figure(1.5 * (len(epochs) + 1), 1.7 * len(batch['image']))
+    figure = new_figure(1.5 * (len(epochs) + 1), 1.7 * len(batch['image']))
     grid = figure.subplots(len(batch['image']), len(epochs) + 1, squeeze=False)
 
     def name(label):
@@ -214,7 +303,9 @@ def augmentation(batch: dict, epochs: list[dict], class_names: Sequence[str]) ->
     return figure
 
 
-def _new_figure(width, height, layout='constrained'):
+def new_figure(
+    width: float, height: float, layout: "Literal['constrained'] | None" = 'constrained'
+) -> 'Figure':
     """Returns a matplotlib Figure; width and height in inches."""
     # Imported here because that takes longer than the first steps of a training.
     from matplotlib.figure import Figure

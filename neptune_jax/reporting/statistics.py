@@ -6,6 +6,7 @@ values of a metric agree with the sample. It says nothing about other seeds of t
 
 from collections.abc import Callable, Mapping
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -44,26 +45,86 @@ def bootstrap(
     outputs: Mapping[str, np.ndarray],
     num_classes: int,
     *,
-    draws: int = DRAWS,
-    seed: int = 0,
     level: float = 0.95,
-    advance: Callable[[int], None] = lambda draws: None,
+    **options: Any,
 ) -> dict[str, Interval]:
     """Returns percentile intervals of the metrics of `metrics.summarize`.
 
-    A draw is a sample of n of the n examples, with replacement (Efron and Tibshirani, 1993,
-    chapter 13). All metrics are computed of the same draws. The macro means of a draw are over the
-    classes that occur in it.
+    (Efron and Tibshirani, 1993, chapter 13.)
+
+    Args:
+        labels, outputs, num_classes, **options: as for `resample`.
+        level: of confidence.
+    """
+    values = resample(labels, outputs, num_classes, **options)
+    return {name: _percentiles(own, level) for name, own in values.items()}
+
+
+def bootstrap_difference(
+    labels: np.ndarray,
+    one: Mapping[str, np.ndarray],
+    other: Mapping[str, np.ndarray],
+    num_classes: int,
+    *,
+    level: float = 0.95,
+    **options: Any,
+) -> dict[str, tuple[float, Interval]]:
+    """Returns the differences of the metrics of two runs, with paired percentile intervals.
+
+    Args:
+        labels: int[n].
+        one, other: the `outputs` of each run, as for `resample`.
+        num_classes, **options: as for `resample`. Both runs get the same draws.
+        level: of confidence.
+
+    Returns:
+        For each metric that of `one` minus that of `other`, and (low, high).
+    """
+    values = [resample(labels, run, num_classes, **options) for run in (one, other)]
+    once = np.ones((len(labels), 1))
+    found = [
+        _metrics(_features(labels, run, num_classes) @ once, num_classes, len(labels))
+        for run in (one, other)
+    ]
+    with np.errstate(invalid='ignore'):
+        return {
+            name: (
+                float(found[0][name][0] - found[1][name][0]),
+                _percentiles(values[0][name] - values[1][name], level),
+            )
+            for name in values[0]
+            if name in values[1]
+        }
+
+
+def _percentiles(values, level):
+    with np.errstate(invalid='ignore'):  # a loss may be infinite
+        low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2)).tolist()
+    return low, high
+
+
+def resample(
+    labels: np.ndarray,
+    outputs: Mapping[str, np.ndarray],
+    num_classes: int,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda draws: None,
+) -> dict[str, np.ndarray]:
+    """Returns the metrics of `metrics.summarize` of random samples, float64[draws] each.
+
+    A sample is n of the n examples, drawn with replacement. All metrics are computed of the same
+    samples.
 
     Args:
         labels: int[n].
         outputs: `prediction` int[n], `loss` and `confidence` float[n], and maybe `in_top5`
-            bool[n], without which there is no interval of `top5_accuracy`.
+            bool[n], without which there is no `top5_accuracy`.
         num_classes: K.
         draws: how many samples.
-        seed: of the samples. The result depends on nothing else.
-        level: of confidence.
-        advance: called with the number of draws that are done since the last call.
+        seed: of the samples, which depend on it and on n alone.
+        advance: called with the number of samples that are done since the last call.
     """
     count, rng = len(labels), np.random.default_rng(seed)
     features = _features(labels, outputs, num_classes)
@@ -72,17 +133,15 @@ def bootstrap(
     found = []
     for start in range(0, draws, chunk):
         part = weights[: min(chunk, draws - start)]
-        for row in part:  # how often the draw holds each example
+        for row in part:  # how often the sample holds each example
             row[:] = np.bincount(rng.integers(count, size=count), minlength=count)
         found.append(_metrics(features @ part.T, num_classes, count))
         advance(len(part))
-    tails = (1 - level) / 2, (1 + level) / 2
-    names = found[0].keys() - (set() if 'in_top5' in outputs else {'top5_accuracy'})
-    with np.errstate(invalid='ignore'):  # a loss may be infinite
-        return {
-            name: tuple(np.quantile(np.concatenate([part[name] for part in found]), tails).tolist())
-            for name in names
-        }
+    return {
+        name: np.concatenate([part[name] for part in found])
+        for name in found[0]
+        if name != 'top5_accuracy' or 'in_top5' in outputs
+    }
 
 
 def _features(labels, outputs, num_classes):

@@ -1,50 +1,58 @@
-"""Tables of one run, as CSV and NumPy files."""
+"""Tables of a test, as CSV and NumPy files."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from neptune_jax.data.dataset import Dataset
+from neptune_jax.data.given import GivenImages
 from neptune_jax.learning import metrics
 from neptune_jax.reporting.figures import MAX_NUMBERED_CLASSES
-from neptune_jax.runs.writer import Run
 
 PAIRS = 1000  # in confused_pairs.csv
 
 
-def write(run: Run, dataset: Dataset, examples: np.ndarray, totals: dict, outputs: dict) -> None:
-    """Writes the tables of a test into artifacts/.
+def write(
+    folder: Path,
+    data: Dataset | GivenImages,
+    examples: np.ndarray,
+    totals: Mapping[str, np.ndarray],
+    outputs: Mapping[str, np.ndarray],
+) -> None:
+    """Writes the tables of a test into a folder.
 
-    predictions.npz holds `index`, `label`, `prediction`, `confidence` and `loss` of each example.
+    predictions.npz holds `index`, `label`, `prediction`, `confidence`, `probabilities` [n, K] and
+    `loss` of each example.
     classification_report.csv has a row for each class of the data, in the order of the labels.
     confused_pairs.csv lists the most frequent mistakes, if the classes are too many for a picture
     of the confusion matrix with numbers.
 
     Args:
-        run: the run.
-        dataset: the data that the test belongs to.
+        folder: for the files.
+        data: that the examples belong to.
         examples: int[n], the numbers of the tested examples.
         totals: summed statistics of the test (`metrics.statistics`).
-        outputs: `loss`, `prediction` and `confidence` of each example, arrays [n].
+        outputs: `loss`, `prediction`, `confidence` and `probabilities` of each example.
     """
-    confusion, names = totals['confusion'], dataset.class_names
+    confusion, names = totals['confusion'], data.class_names
     np.savez(
-        run.path('artifacts/predictions.npz'),
+        folder / 'predictions.npz',
+        allow_pickle=False,
         index=examples,
-        label=dataset.labels[examples],
+        label=data.labels[examples],
         **outputs,
     )
     _write_csv(
-        run.path('artifacts/confusion_matrix.csv'),
+        folder / 'confusion_matrix.csv',
         ['label \\ prediction', *names],
         ([name, *row] for name, row in zip(names, confusion.tolist(), strict=True)),
     )
     ratios = metrics.per_class(confusion)
     columns = [ratios[name].tolist() for name in ('precision', 'recall', 'f1', 'support')]
     _write_csv(
-        run.path('artifacts/classification_report.csv'),
+        folder / 'classification_report.csv',
         ['class', 'precision', 'recall', 'f1', 'support'],
         (
             [name, f'{precision:.6f}', f'{recall:.6f}', f'{f1:.6f}', support]
@@ -53,7 +61,7 @@ def write(run: Run, dataset: Dataset, examples: np.ndarray, totals: dict, output
     )
     if len(names) > MAX_NUMBERED_CLASSES:
         _write_csv(
-            run.path('artifacts/confused_pairs.csv'),
+            folder / 'confused_pairs.csv',
             ['label', 'prediction', 'count', 'share of the label'],
             (
                 [names[label], names[prediction], count, f'{share:.6f}']

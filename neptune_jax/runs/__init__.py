@@ -7,6 +7,7 @@ summary.json       status, progress and results; replaced atomically
 checkpoints/       Orbax: the latest checkpoints and the best one, with checksums
 artifacts/         tables, figures and the predictions on the test split
 sync/              what each tracker has received; see tracking/replay.py
+evaluations/       results of `evaluate`, a folder each
 calibration.json   the temperature that `evaluate --temperature=fit --save` has fitted
 import.json        the origin of an imported run; see tracking/offline
 damaged/           checkpoints that failed their checksums, if there were any

@@ -212,9 +212,10 @@ def _run(experiment, run, weights, preemption):
                 totals, outputs = evaluate(state, examples)
                 if not best_step:
                     _check_loss(checkpoints, metrics.summarize(totals)['loss'], step, 'test')
-                tables.write(run, dataset, examples, totals, outputs)
+                folder = run.path('artifacts')
+                tables.write(folder, dataset, examples, totals, outputs)
                 run.update_summary(test=metrics.summarize(totals))
-                figures.write(run, dataset, examples, totals, outputs)
+                figures.write(folder, dataset, examples, totals, outputs, curves_of=run.workdir)
 
 
 def _from_process_0(experiment, restored):

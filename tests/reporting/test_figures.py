@@ -143,6 +143,33 @@ def test_the_worst_mistakes_are_those_with_the_highest_loss(data):
     assert captions[1:3] == ['cat 80%\nis owl (test #5)', 'dog 75%\nis cat (test #3)']
 
 
+def test_a_reliability_diagram_shows_each_bin():
+    """Bins of 1/15: one example at 0.5, four at 0.9 to 0.92 of which three are right."""
+    labels = np.zeros(5, int)
+    outputs = {
+        'prediction': np.array([1, 0, 0, 0, 1]),
+        'confidence': np.array([0.5, 0.9, 0.91, 0.92, 0.91], np.float32),
+    }
+    before = outputs | {'confidence': np.full(5, 0.99, np.float32)}
+    figure = figures.reliability_diagram(labels, {'with': outputs, 'without': before}, 'test')
+    drawn(figure)
+    above, below = figure.axes
+    after_line, before_line = (line for line in above.get_lines() if line.get_marker() == 'o')
+    points = after_line.get_xydata()
+    np.testing.assert_allclose(points[~np.isnan(points).any(axis=1)], [[0.5, 0], [0.91, 0.75]])
+    points = before_line.get_xydata()
+    np.testing.assert_allclose(points[~np.isnan(points).any(axis=1)], [[0.99, 0.6]])
+    bars = {round(bar.get_x() * 15): bar.get_height() for bar in above.patches}
+    assert (bars[7], bars[13], bars[14]) == (0, 0.75, 0)
+    counts = {round(15 * text.get_position()[0] - 0.5): text.get_text() for text in below.texts}
+    assert counts == {7: '1', 13: '4'}
+    names = [text.get_text() for text in above.get_legend().get_texts()]
+    # (1 * 0.5 + 4 * 0.16) / 5 and 0.99 - 0.6
+    assert names == ['with: ECE 0.2280', 'without: ECE 0.3900']
+    low, high = next(line.get_ydata() for line in above.get_lines() if line.get_linewidth() == 1)
+    assert 0 <= low < high <= 1
+
+
 def test_learning_curves_show_the_rows():
     rows = [
         {'step': 2, 'train/loss': 2.0, 'train/accuracy': 0.3, 'train/learning_rate': 0.1},

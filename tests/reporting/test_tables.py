@@ -17,13 +17,14 @@ def write(tmp_path):
     """Writes the tables of some test examples, and returns a function that reads one of them."""
 
     def write(labels, predictions, class_names):
-        (tmp_path / 'artifacts').mkdir()
+        folder = tmp_path / 'artifacts'
+        folder.mkdir()
         labels, predictions = np.array(labels), np.array(predictions)
         confusion = sklearn.metrics.confusion_matrix(
             labels, predictions, labels=range(len(class_names))
         )
         tables.write(
-            types.SimpleNamespace(path=lambda name: tmp_path / name),
+            folder,
             types.SimpleNamespace(labels=labels, class_names=class_names),
             np.arange(len(labels)),
             {'confusion': confusion},
@@ -31,7 +32,7 @@ def write(tmp_path):
         )
 
         def read(name):
-            with (tmp_path / 'artifacts' / name).open(newline='', encoding='utf-8') as file:
+            with (folder / name).open(newline='', encoding='utf-8') as file:
                 return list(csv.reader(file))
 
         return read

@@ -284,7 +284,7 @@ def test_what_the_config_asks_for_is_kept_and_sent_and_nothing_else(
     printed = capsys.readouterr().out
     artifacts = {'stdout.txt', 'source.zip', 'git.diff', 'config.json', 'worst_mistakes.png'}
     artifacts |= {'confusion_matrix.csv', 'confusion_matrix.png', 'learning_curves.png'}
-    artifacts |= {'classification_report.csv', 'predictions.npz'}
+    artifacts |= {'classification_report.csv', 'predictions.npz', 'reliability_diagram.png'}
     assert {*sent.files} == {f'artifacts/{name}' for name in artifacts}
     text = sent.files['artifacts/stdout.txt'].decode()
     assert [line for line in text.splitlines() if line.startswith('step')] == [

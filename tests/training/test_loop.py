@@ -148,7 +148,8 @@ def test_results_equal_what_scikit_learn_finds_in_the_best_checkpoint(config, tm
     columns = zip(('precision', 'recall', 'f1', 'support'), per_class, strict=True)
     for name, values in columns:
         np.testing.assert_allclose([float(row[name]) for row in report], values, atol=1e-6)
-    for name in ('confusion_matrix', 'learning_curves', 'worst_mistakes'):
+    names = ('confusion_matrix', 'learning_curves', 'reliability_diagram', 'worst_mistakes')
+    for name in names:
         with Image.open(tmp_path / f'artifacts/{name}.png') as image:
             assert min(image.size) > 200
             assert image.convert('L').getextrema() == (0, 255)
@@ -399,6 +400,7 @@ def test_a_figure_that_cannot_be_drawn_costs_a_warning_and_no_result(
         'confusion_matrix.csv',
         'classification_report.csv',
         'learning_curves.png',
+        'reliability_diagram.png',
         'worst_mistakes.png',
     }
 

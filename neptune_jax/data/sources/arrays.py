@@ -4,6 +4,7 @@ import csv
 import functools
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,19 @@ def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
     Raises:
         UserError: a file that does not exist, or a field that does not apply to the file.
     """
+    files = files_of(config)
+    return raw.preparation(
+        config,
+        data_dir,
+        name='arrays',
+        files=files,
+        settings=[config.label_column],
+        read=functools.partial(_read, files, config.label_column),
+    )
+
+
+def files_of(config: ConfigDict) -> list[Path]:
+    """Returns the file or the two files that the `data` group names. Raises UserError."""
     if not config.path:
         raise UserError(f'data.name={config.name!r} needs --config.data.path')
     path = Path(expand_user(config.path, 'data.path'))
@@ -55,39 +69,13 @@ def preparation(config: ConfigDict, data_dir: Path) -> Preparation:
             raise UserError(
                 f'data.{field}={config[field]!r} is not a file; set --config.data.{field} to one'
             )
-    return raw.preparation(
-        config,
-        data_dir,
-        name='arrays',
-        files=files.values(),
-        settings=[config.label_column],
-        read=functools.partial(_read, list(files.values()), config.label_column),
-    )
+    return list(files.values())
 
 
 def _read(files, label_column, conversion):
-    """Returns the RawImages in the files.
-
-    Raises:
-        UserError: a file that cannot be read or does not hold images and labels, ragged rows,
-            labels that are not whole numbers from 0 or that training lacks.
-    """
-    path, notes = files[0], []
-    try:
-        if path.suffix == '.csv':
-            *pair, notes = csv_table.read(path, label_column, conversion)
-            splits = {'train': tuple(pair)}
-        elif path.suffix == '.npz':
-            splits = _read_npz(path)
-        else:
-            splits = {'train': tuple(map(_read_npy, files))}
-    except _DAMAGE as error:
-        problem = csv_table.shortened(' '.join(str(error).split()), 200) or 'out of memory'
-        raise UserError(f'{" or ".join(map(str, files))} cannot be read: {problem}') from error
-    splits = {
-        split: (found, _check_arrays(f'{path}, {split}', found, labels))
-        for split, (found, labels) in splits.items()
-    }
+    """Returns the RawImages in the files. Raises what `read` does, and for unusual labels."""
+    path = files[0]
+    splits, notes = read(files, label_column, conversion)
     labels = [label for label in splits['train'][1] if label is not None]
     raw.check_counts(path, labels)
     classes = {number: label for label, number in enumerate(sorted(set(labels)))}
@@ -109,6 +97,40 @@ def _read(files, label_column, conversion):
         content=content_of_array,
         notes=[*notes, *guesses, *_note_classes(list(classes))],
     )
+
+
+def read(
+    files: Sequence[Path], label_column: str, conversion: Conversion, only_test: bool = False
+) -> tuple[dict[str, tuple[np.ndarray, list[int | None]]], list[str]]:
+    """Returns images and labels of each split, and notes for the screen.
+
+    Args:
+        files: of `files_of`.
+        label_column: of a .csv file.
+        conversion: Conversion; its `size` and `channels` say how pixels lie in a .csv file.
+        only_test: whether an .npz may lack training images.
+
+    Raises:
+        UserError: a file that cannot be read or does not hold images and labels, ragged rows,
+            labels that are not whole numbers from 0.
+    """
+    path = files[0]
+    notes: list[str] = []
+    try:
+        if path.suffix == '.csv':
+            *pair, notes = csv_table.read(path, label_column, conversion)
+            splits = {'train': tuple(pair)}
+        elif path.suffix == '.npz':
+            splits = _read_npz(path, only_test)
+        else:
+            splits = {'train': tuple(map(_read_npy, files))}
+    except _DAMAGE as error:
+        problem = csv_table.shortened(' '.join(str(error).split()), 200) or 'out of memory'
+        raise UserError(f'{" or ".join(map(str, files))} cannot be read: {problem}') from error
+    return {
+        split: (found, _check_arrays(f'{path}, {split}', found, labels))
+        for split, (found, labels) in splits.items()
+    }, notes
 
 
 def _note_classes(numbers):
@@ -148,7 +170,7 @@ def _read_npy(path):
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _read_npz(path):
+def _read_npz(path, only_test):
     # np.load itself would leave a file open that it cannot read.
     with path.open('rb') as file:
         found = np.load(file)
@@ -158,9 +180,9 @@ def _read_npz(path):
             return {'train': (found['images'], found['labels'])}
         pairs = {split: (f'x_{split}', f'y_{split}') for split in SPLITS}
         splits = {split: pair for split, pair in pairs.items() if not {*pair}.isdisjoint(found)}
-        if 'train' not in splits or not {name for pair in splits.values() for name in pair} <= {
-            *found
-        }:
+        needed = {name for pair in splits.values() for name in pair}
+        is_enough = bool(splits) if only_test else 'train' in splits
+        if not (is_enough and needed <= {*found}):
             raise UserError(
                 f'{path} holds {", ".join(found) or "nothing"}; expected images and labels, or '
                 'x_train and y_train, maybe also x_val and y_val, x_test and y_test'
