@@ -237,7 +237,13 @@ FIELDS = {
     ),
     'checkpoint.keep': Field(2, 'How many of the latest checkpoints are kept.', '[1, 2**31)'),
     'checkpoint.restore_from': Field(
-        '', 'A run directory whose best weights a new run starts from.'
+        '', 'A run directory, or a .safetensors file, whose weights a new run starts from.'
+    ),
+    'checkpoint.names': Field(
+        '',
+        "The names in a .safetensors file: '' those of this package, or PyTorch's.",
+        choices=('', 'torch'),
+        or_form=IMPORT,
     ),
     # ---------------------------------------------------------------------------------- parallel
     'parallel.driver': Field(

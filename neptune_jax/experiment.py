@@ -19,6 +19,7 @@ from neptune_jax.data import augment, batches, dataset
 from neptune_jax.devices import drivers
 from neptune_jax.errors import UserError, choose_or_import, using
 from neptune_jax.learning import lengths, losses, optimizers, schedules, state, steps
+from neptune_jax.models import weights_file
 from neptune_jax.runs import checkpoints, reader
 from neptune_jax.runs.files import expand_user
 from neptune_jax.runs.weights import read_weights
@@ -253,11 +254,11 @@ def _create_augment(config, parallel, image_shape):
 
 @dataclasses.dataclass(frozen=True)
 class InitialWeights:
-    """Another run's weights that a new run starts from."""
+    """Weights that a new run starts from: another run's, or those of a file."""
 
-    workdir: str
-    step: int
-    num_classes: int  # of the other run
+    source: str  # the run directory or the file
+    step: int | None  # of the other run
+    num_classes: int  # of the other model
     arrays: dict[str, np.ndarray]  # by path: 'params/Conv_0/kernel'
     reinitialized: list[str]  # paths of the output layer's arrays, if it has other classes
 
@@ -265,31 +266,31 @@ class InitialWeights:
 def read_initial_weights(experiment: Experiment) -> InitialWeights | None:
     """Returns the weights that `checkpoint.restore_from` names; None if it is empty.
 
-    If the other run has another number of classes, the arrays of its output layer are left out:
+    If the other model has another number of classes, the arrays of its output layer are left out:
     those whose last axis counts classes.
 
     Raises:
-        UserError: there is no such run, its checkpoint is damaged, or its model is another one.
+        UserError: there is no such run or file, it is damaged, or its model is another one.
     """
-    workdir = experiment.config.checkpoint.restore_from
-    if not workdir:
+    config = experiment.config.checkpoint
+    if not config.restore_from:
         return None
-    workdir = expand_user(workdir, 'checkpoint.restore_from')
+    source = expand_user(config.restore_from, 'checkpoint.restore_from')
+    state = experiment.abstract_state
+    expected = _flatten(state.params, state.batch_stats)
+    num_classes = len(experiment.dataset.class_names)
     try:
-        weights = read_weights(workdir)
+        if source.endswith(weights_file.SUFFIX):
+            step, found = None, weights_file.read(source, config.names, expected)
+            other = weights_file.num_classes(found, expected, num_classes)
+        else:
+            weights = read_weights(source)
+            step, found = weights.step, _flatten(weights.params, weights.batch_stats)
+            other = len(weights.preprocessing['classes'])
     except UserError as error:
         raise UserError(f'checkpoint.restore_from={error}') from error
-    differences = dataset.drawn_otherwise(
-        experiment.dataset, experiment.config.data, reader.read_config(workdir).get('data', {})
-    )
-    if differences:
-        terminal.line(
-            f'note     checkpoint.restore_from={workdir!r} divided the same data in another way '
-            f'({differences}); it may have trained on images that validate or test here'
-        )
-    num_classes, other = len(experiment.dataset.class_names), len(weights.preprocessing['classes'])
-    expected = _flatten(experiment.abstract_state.params, experiment.abstract_state.batch_stats)
-    found = _flatten(weights.params, weights.batch_stats)
+    if step is not None:
+        _note_other_splits(experiment, source)
     head = {
         path
         for path in expected.keys() & found.keys()
@@ -299,8 +300,19 @@ def read_initial_weights(experiment: Experiment) -> InitialWeights | None:
     }
     for path in head:
         del expected[path], found[path]
-    checkpoints.check_shapes(f'checkpoint.restore_from={workdir!r}', found, expected)
-    return InitialWeights(workdir, weights.step, other, found, sorted(head))
+    checkpoints.check_shapes(f'checkpoint.restore_from={source!r}', found, expected)
+    return InitialWeights(source, step, other, found, sorted(head))
+
+
+def _note_other_splits(experiment, workdir):
+    differences = dataset.drawn_otherwise(
+        experiment.dataset, experiment.config.data, reader.read_config(workdir).get('data', {})
+    )
+    if differences:
+        terminal.line(
+            f'note     checkpoint.restore_from={workdir!r} divided the same data in another way '
+            f'({differences}); it may have trained on images that validate or test here'
+        )
 
 
 def init_state(experiment: Experiment, weights: InitialWeights | None = None) -> state.TrainState:

@@ -11,6 +11,7 @@ from neptune_jax import defaults, fields, models
 from neptune_jax.data import augment, clean, dataset, sources, standardize
 from neptune_jax.errors import UserError
 from neptune_jax.learning import losses, optimizers, schedules
+from neptune_jax.models import weights_file
 from neptune_jax.runs import files
 from neptune_jax.tracking import sinks
 
@@ -192,6 +193,7 @@ def test_the_choices_are_those_of_the_rooms_that_use_them():
         'data.clean.duplicates': clean.DUPLICATES,
         'data.clean.near_duplicates': clean.NEAR_DUPLICATES,
         'augment.flip': augment.FLIPS,
+        'checkpoint.names': weights_file.NAMES,
         'loss.name': losses.LOSSES,
         'optim.name': optimizers.OPTIMIZERS,
         'optim.schedule': schedules.SCHEDULES,

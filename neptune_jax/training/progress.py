@@ -31,7 +31,8 @@ def header(experiment: Experiment, weights: InitialWeights | None) -> None:
         f'{experiment.steps_per_epoch:,} an epoch'
     )
     if weights:
-        terminal.line(f'weights  of step {weights.step:,} of {weights.workdir}')
+        step = '' if weights.step is None else f'step {weights.step:,} of '
+        terminal.line(f'weights  of {step}{weights.source}')
         if weights.reinitialized:
             terminal.line(
                 f'         new, for {len(data.class_names)} classes instead of '

@@ -101,7 +101,10 @@ def _folded(equation, operands):
 
 def _scan(graph, equation, *operands):
     params, inner = equation.params, equation.params['jaxpr']
-    consts, carry = params['num_consts'], params['num_carry']
+    # What is carried from turn to turn has the same rank within a turn; a sequence has one less.
+    # (JAX 0.10 and 0.12 say their numbers in different ways.)
+    carry = sum(map(_same_rank, equation.outvars, inner.jaxpr.outvars))
+    consts = sum(map(_same_rank, equation.invars, inner.jaxpr.invars)) - carry
     full = graph.full_operands(equation, *operands)
     arguments = [
         Value(variable.aval.shape, stored_type(variable.aval.dtype), graph.new_name('scan'))
@@ -135,6 +138,10 @@ def _scan(graph, equation, *operands):
         scan_output_directions=[reverse] * (len(outputs) - carry),
     )
     return [result(equation, name, output=number) for number, name in enumerate(results)]
+
+
+def _same_rank(atom, within):
+    return atom.aval.ndim == within.aval.ndim
 
 
 def _info(name, value):
