@@ -279,17 +279,16 @@ def read_initial_weights(experiment: Experiment) -> InitialWeights | None:
     state = experiment.abstract_state
     expected = _flatten(state.params, state.batch_stats)
     num_classes = len(experiment.dataset.class_names)
-    try:
-        if source.endswith(weights_file.SUFFIX):
-            step, found = None, weights_file.read(source, config.names, expected)
-            other = weights_file.num_classes(found, expected, num_classes)
-        else:
+    if source.endswith(weights_file.SUFFIX):
+        step, found = None, weights_file.read(source, config.names, expected)
+        other = weights_file.num_classes(found, expected, num_classes)
+    else:
+        try:
             weights = read_weights(source)
-            step, found = weights.step, _flatten(weights.params, weights.batch_stats)
-            other = len(weights.preprocessing['classes'])
-    except UserError as error:
-        raise UserError(f'checkpoint.restore_from={error}') from error
-    if step is not None:
+        except UserError as error:
+            raise UserError(f'checkpoint.restore_from={error}') from error
+        step, found = weights.step, _flatten(weights.params, weights.batch_stats)
+        other = len(weights.preprocessing['classes'])
         _note_other_splits(experiment, source)
     head = {
         path

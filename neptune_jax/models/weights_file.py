@@ -17,8 +17,9 @@ Arrays = dict[str, np.ndarray]
 def _own(arrays: Arrays, paths: Mapping[str, Any]) -> Arrays:
     if not any(name.startswith('params/') for name in arrays):
         raise UserError(
-            "its names are none of this package, such as 'params/Conv_0/kernel', but "
-            f'{next(iter(arrays), "")!r}; for those of PyTorch set --config.checkpoint.names=torch'
+            'checkpoint.restore_from: the names in the file are none of this package, such as '
+            f"'params/Conv_0/kernel', but {next(iter(arrays), '')!r}; for those of PyTorch set "
+            '--config.checkpoint.names=torch'
         )
     return arrays
 
@@ -43,27 +44,25 @@ def read(path: str, names: str, expected: Mapping[str, Any]) -> Arrays:
     rename = choose_or_import(NAMES, names, 'checkpoint.names')
     arrays = _load(path)
     with using('checkpoint.names', names):
-        try:
-            return rename(arrays, expected)
-        except UserError as error:
-            raise UserError(f'{path!r}: {error}') from error
+        return rename(arrays, expected)
 
 
 def _load(path):
+    name = f'checkpoint.restore_from={path!r}'
     try:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
     except ImportError as error:
-        raise UserError(f'{path!r} needs safetensors: pip install "neptune_jax[export]"') from error
+        raise UserError(f'{name} needs safetensors: pip install "neptune_jax[export]"') from error
     if not Path(path).is_file():
-        raise UserError(f'{path!r}: there is no such file')
+        raise UserError(f'{name}: there is no such file')
     try:
         arrays = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f'{path!r} is no safetensors file: {one_line(error)}') from error
+        raise UserError(f'{name} is no safetensors file: {one_line(error)}') from error
     return {
-        name: array if array.dtype.kind in 'iub' else array.astype(np.float32)
-        for name, array in arrays.items()
+        key: array if array.dtype.kind in 'iub' else array.astype(np.float32)
+        for key, array in arrays.items()
     }
 
 
