@@ -34,16 +34,15 @@ def main(workdirs: list[str]) -> None:
         raise UserError(
             'give one run and a folder: python -m neptune_jax.export runs/cnn --out=model'
         )
-    from neptune_jax.exporting import folder
-
+    workdir = files.expand_user(workdirs[0], 'RUN_DIR')
     out = files.expand_user(OUT.value, '--out')
-    formats = folder.check_formats(FORMATS.value)
-    folder.check_out(out)
+    cli.prepare_for_run(workdir)
     with exits.interruptible():
-        from neptune_jax.exporting import checking, report
+        from neptune_jax.exporting import checking, folder, report
         from neptune_jax.inference.predictor import Predictor
 
-        workdir = files.expand_user(workdirs[0], 'RUN_DIR')
+        formats = folder.check_formats(FORMATS.value)
+        folder.check_out(out)
         predictor = Predictor.from_run(workdir, CHECKPOINT.value, RESIZE.value)
         for note in predictor.notes:
             terminal.line(f'note     {note}')

@@ -15,7 +15,7 @@ import jax
 
 from neptune_jax.data.sources import decoding
 from neptune_jax.devices import compiling
-from neptune_jax.errors import UserError, check_choice
+from neptune_jax.errors import UserError, check_choice, one_line
 from neptune_jax.exporting import card
 from neptune_jax.inference.exported import ABOUT, LOSS, STABLEHLO
 from neptune_jax.inference.predictor import Predictor
@@ -94,7 +94,13 @@ def outputs(predictor: Predictor) -> Callable[[dict, jax.Array], dict[str, jax.A
     """
 
     def function(variables, images):
-        logits = predictor.logits(variables, images)
+        try:
+            logits = predictor.logits(variables, images)
+        except Exception as error:  # of a network of one's own
+            raise UserError(
+                f'the network cannot be exported for any number of images ({one_line(error)}); it '
+                'must take that number from images.shape[0]'
+            ) from error
         return {
             'logits': logits,
             'probabilities': losses.probabilities(logits, predictor.loss),

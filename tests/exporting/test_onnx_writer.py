@@ -4,12 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 
 from neptune_jax.devices import compiling
-from neptune_jax.errors import UserError
 from neptune_jax.exporting.onnx_writer import model as onnx_model
 
 SHAPE = (12, 10, 3)
@@ -133,7 +131,9 @@ def write(module, variables):
 
 def run(content, images):
     session = onnxruntime.InferenceSession(content, providers=['CPUExecutionProvider'])
-    return dict(zip(['logits', 'probabilities'], session.run(None, {'images': images}), strict=True))
+    return dict(
+        zip(['logits', 'probabilities'], session.run(None, {'images': images}), strict=True)
+    )
 
 
 def assert_equal_at_all_batch_sizes(content, function, variables):
