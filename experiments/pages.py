@@ -23,6 +23,7 @@ from experiments.speedrun import config as speedrun
 
 ROOT = Path(__file__).parents[1]
 FIRST_COMMAND = four_networks.RESULTS / 'first_command.json'
+FINISHED_RUNS = ROOT / 'experiments/finished_runs/results'
 DATA = 'experiments/benchmarks/results/data.jsonl'
 SPLITS = 'experiments/benchmarks/results/splits.jsonl'
 NEAR_DUPLICATES = 'experiments/benchmarks/results/near_duplicates.jsonl'
@@ -92,6 +93,29 @@ def number_types():
         ]
         lines.append(f'| {name} | {statistics.mean(tests):.4f} ± {statistics.stdev(tests):.4f} |')
     return '\n'.join(lines)
+
+
+# ----------------------------------------------------------------------------------- finished runs
+def finished(name, start=''):
+    """Returns what a command for a finished run printed, from the first line with a start on."""
+    record = json.loads((FINISHED_RUNS / f'{name}.json').read_text())
+    lines = record['lines']
+    first = next(i for i, line in enumerate(lines) if line.startswith(start))
+    shown = ['...'] * (first > 0) + [line.rstrip() for line in lines[first:]]
+    return '\n'.join(['```', f'$ {record["command"]}', *shown, '```'])
+
+
+def views():
+    """Returns a sentence about the accuracy with several views of each image."""
+    names = {'evaluate': 'once', 'shift': 'with `shift`', 'flip': 'with `flip`'}
+    accuracies = []
+    for name, words in names.items():
+        lines = json.loads((FINISHED_RUNS / f'{name}.json').read_text())['lines']
+        (row,) = (line for line in lines if '│ accuracy ' in line)
+        accuracies.append(f'{row.split("│")[2].strip()} {words}')
+    return _paragraph(f"""
+        The run above was trained with neither and reaches {', '.join(accuracies)}: nearly all shoes
+        of Fashion-MNIST point to the left, and their mirror images are new to the network.""")
 
 
 # ---------------------------------------------------------------------------------------- training
@@ -357,6 +381,10 @@ def _cpu90(framework):
 
 
 BLOCKS = {
+    'evaluate': lambda: finished('evaluate'),
+    'evaluate temperature': lambda: finished('temperature', 'logits'),
+    'evaluate views': views,
+    'evaluate compare': lambda: finished('compare'),
     'transcript': transcript,
     'networks': networks,
     'float32 and bfloat16': number_types,

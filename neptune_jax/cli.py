@@ -55,8 +55,12 @@ def define_format() -> flags.FlagHolder:
 
 
 def prepare_for_run(workdir: str) -> None:
-    """Prepares JAX for the model of a finished run. Call it before anything imports JAX."""
-    if reader.read_config(workdir).get('model', {}).get('dtype') == 'bfloat16':
+    """Prepares JAX for the model of a finished run. Call it before anything imports JAX.
+
+    Raises:
+        UserError: the directory holds no run, or JAX finds no device.
+    """
+    if reader.read_run_config(workdir).get('model', {}).get('dtype') == 'bfloat16':
         startup.prepare_bfloat16()
     backend.import_jax()
 

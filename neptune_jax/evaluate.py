@@ -48,8 +48,9 @@ def main(args: list[str]) -> None:
     workdir = files.expand_user(args[0], 'RUN_DIR')
     cli.prepare_for_run(workdir)
     from neptune_jax.evaluating import evaluation
+    from neptune_jax.evaluating.requests import Request
 
-    request = evaluation.Request(
+    request = Request(
         workdir=workdir,
         split=SPLIT.value,
         data=DATA.value,

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,32 +16,12 @@ from neptune_jax.data import feed as feeds
 from neptune_jax.data import given
 from neptune_jax.data.dataset import Dataset
 from neptune_jax.devices.drivers import Parallel
-from neptune_jax.errors import UserError, check_choice
-from neptune_jax.evaluating import comparison, finished, results
+from neptune_jax.errors import UserError
+from neptune_jax.evaluating import comparison, finished, requests, results
 from neptune_jax.inference import calibration, evaluator, views
 from neptune_jax.inference.predictor import Predictor
 from neptune_jax.learning.state import TrainState
 from neptune_jax.runs import files, reader
-
-SPLITS = {'train': 'training', 'val': 'validation', 'test': 'test'}
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What to evaluate. The fields are flags of `python -m neptune_jax.evaluate`."""
-
-    workdir: str
-    split: str = ''  # of the run's data, 'test' if empty; or of `data`, all if empty
-    data: str = ''  # other images: 'image_folder:PATH', 'arrays:PATH' or the name of a data set
-    compare: str = ''  # another run directory; then nothing is evaluated
-    checkpoint: str = 'best'
-    resize: str = ''
-    tta: tuple[str, ...] = ()
-    temperature: str = ''  # 'fit', 'saved' or a number
-    save: bool = False  # the fitted temperature
-    out: str = ''
-    form: str = 'text'  # what is printed on stdout: 'text', 'json' or 'csv'
-    places: Mapping[str, str] = dataclasses.field(default_factory=dict)  # finished.PLACES
 
 
 class Examples(NamedTuple):
@@ -50,6 +31,7 @@ class Examples(NamedTuple):
     numbers: np.ndarray  # int[n], of the examples in `data`
     name: str  # for files
     what: str  # they are, for people
+    source: str  # the data set that they are from, with an absolute path
 
     @property
     def labels(self) -> np.ndarray:
@@ -93,7 +75,7 @@ class Compiled(NamedTuple):
         return lambda variables, images: pooled(variables, images) / temperature
 
 
-def run(request: Request) -> dict[str, Any]:
+def run(request: requests.Request) -> dict[str, Any]:
     """Evaluates a finished run or compares it with another. Prints and writes the results.
 
     Returns:
@@ -102,7 +84,7 @@ def run(request: Request) -> dict[str, Any]:
     Raises:
         UserError: a mistake that the user can correct.
     """
-    fixed = _check(request)
+    fixed = requests.check(request)
     if request.compare:
         found = comparison.compare(request.workdir, request.compare, request.out, request.places)
         results.print_as(request.form, found, comparison.HEADER, comparison.table(found))
@@ -132,17 +114,21 @@ def _evaluate(request, fixed):
         examples = _given(request, run, saved)
     else:
         split = request.split or 'test'
-        examples = Examples(own, finished.examples_of(run, own, split), split, SPLITS[split])
-    folder = _folder(request, examples.name, saved.step)
+        examples = _of_split(run, own, split)
+    folder = _folder(request, examples, saved.step)
+    if request.save:
+        results.writable(Path(request.workdir), 'leave --save away')
 
     # ------------------------------------------------------------------------------- Evaluation
-    views_of_image = views.count(request.tta)
-    batch_size = max(1, run.config.eval.batch_size // views_of_image)
-    parallel = finished.create_parallel(run, batch_size)
+    parallel = finished.create_parallel(run, run.config.eval.batch_size)
+    # All views of a batch are computed at once, so fewer images fit into it.
+    views_of_image, devices = views.count(request.tta), parallel.num_devices
+    share = max(1, run.config.eval.batch_size // devices // views_of_image)
+    batch_size = share * devices
     compiled = Compiled(predictor, parallel, batch_size, request.tta)
     before = fitted = None
     if fits:
-        val = Examples(own, finished.examples_of(run, own, 'val'), 'val', SPLITS['val'])
+        val = _of_split(run, own, 'val')
         measured = compiled.evaluate(val)
         fixed, fitted = _fit(predictor, measured.outputs['logits'], val.labels)
     if fixed is not None:
@@ -153,7 +139,7 @@ def _evaluate(request, fixed):
     found = {
         'run': str(request.workdir),
         'step': saved.step,
-        'images': _describe(request, run, examples),
+        'images': _describe(request, examples),
         'tta': {'names': list(request.tta), 'views': views_of_image},
         'devices': [device.device_kind for device in parallel.devices],
         **results.summarize(measured, examples.labels, predictor.classes),
@@ -169,7 +155,8 @@ def _evaluate(request, fixed):
     results.show(found, folder)
     if request.save:
         kept = {'temperature': fixed, 'step': saved.step, 'split': 'val', **fitted}
-        files.write_json(Path(request.workdir) / 'calibration.json', kept)
+        with results.writing(Path(request.workdir)):
+            files.write_json(Path(request.workdir) / 'calibration.json', kept)
         terminal.line(
             f'saved    {Path(request.workdir) / "calibration.json"}: predict, export and serve '
             'divide the logits by this temperature from now on'
@@ -182,50 +169,22 @@ def _evaluate(request, fixed):
     return found
 
 
-def _check(request):
-    """Returns the temperature if it is given as a number, else None. Refuses a wrong request."""
-    if request.compare:
-        ignored = ('split', 'data', 'tta', 'temperature', 'save', 'resize')
-        given_too = [f'--{name}' for name in ignored if getattr(request, name)]
-        if given_too or request.checkpoint != 'best':
-            raise UserError(
-                '--compare reads the tests that both runs have left; take away '
-                f'{", ".join(given_too) or "--checkpoint"}'
-            )
-    if request.split:
-        check_choice(request.split, SPLITS, '--split')
-    for name in request.tta:
-        check_choice(name, views.VIEWS, '--tta')
-    if len(set(request.tta)) < len(request.tta):
-        raise UserError(f'--tta={",".join(request.tta)} names the same views twice')
-    if request.save and request.temperature != 'fit':
-        raise UserError('--save keeps a temperature that was fitted: add --temperature=fit')
-    if request.save and request.tta:
-        raise UserError(
-            '--save keeps a temperature for predict, export and serve, which see each image once; '
-            'leave --tta away'
-        )
-    if request.temperature in ('', 'fit', 'saved'):
-        return None
-    try:
-        temperature = float(request.temperature)
-    except ValueError:
-        temperature = 0.0
-    if not 1e-6 <= temperature <= 1e6:
-        raise UserError(
-            f'--temperature={request.temperature} must be fit, saved, or a number above 0'
-        )
-    return temperature
+def _of_split(run, data, split):
+    """Returns the Examples of a split of the run's own data."""
+    examples = finished.examples_of(run, data, split)
+    return Examples(data, examples, split, requests.SPLITS[split], run.config.data.name)
 
 
 def _given(request, run, predictor):
     """Returns the Examples that --data names."""
     config = ConfigDict(defaults.get_config().data.to_dict())
     kind, _, path = request.data.partition(':')
+    source = request.data
     if kind in ('image_folder', 'arrays'):
         if not path:
             raise UserError(f'--data={request.data} needs a path: --data={kind}:PATH')
         config.name, config.path = kind, files.expand_user(path, '--data')
+        source = f'{kind}:{Path(config.path).absolute()}'
         config.labels_path = request.places.get('labels_path', '')
         name = f'{kind}_{Path(path).absolute().name}'
         if run.config.data.name == 'arrays' and path.endswith('.csv'):
@@ -250,7 +209,8 @@ def _given(request, run, predictor):
         raise UserError(f'--data={request.data}: {message}') from error
     if request.split:
         name = f'{name}_{request.split}'
-    return Examples(images, np.arange(len(images.labels), dtype=np.int32), name, 'given')
+    numbers = np.arange(len(images.labels), dtype=np.int32)
+    return Examples(images, numbers, name, 'given', source)
 
 
 def _fit(predictor, logits, labels):
@@ -267,26 +227,30 @@ def _fit(predictor, logits, labels):
     }
 
 
-def _describe(request, run, examples):
+def _describe(request, examples):
     """Returns what identifies the images, for metrics.json."""
     if isinstance(examples.data, given.GivenImages):
-        return {'data': request.data, 'split': request.split, **examples.data.report}
+        return {'data': examples.source, 'split': request.split, **examples.data.report}
     split = examples.name
     return {
-        'data': run.config.data.name,
+        'data': examples.source,
         'split': split,
         'sha256': examples.data.fingerprint[split],
     }
 
 
-def _folder(request, name, step):
-    """Returns the folder for the results, which can be written."""
-    parts = [name]
+def _folder(request, examples, step):
+    """Returns the folder for the results, which can be written. Those of other images stay."""
+    if request.out:
+        return results.writable(Path(request.out))
+    parts = [examples.name]
     if request.checkpoint != 'best':
         parts.append(f'step_{step}')
     if request.tta:
         parts.append('_'.join(['tta', *request.tta]))
     if request.temperature:
         parts.append(f'temperature_{request.temperature}')
-    default = Path(request.workdir) / 'evaluations' / results.file_name('_'.join(parts))
-    return results.writable(Path(request.out) if request.out else default)
+    folder = Path(request.workdir) / 'evaluations'
+    numbered = ([*parts, *([str(number)] if number > 1 else [])] for number in itertools.count(1))
+    folders = (folder / results.file_name('_'.join(each)) for each in numbered)
+    return results.writable(next(each for each in folders if results.is_of(each, examples.source)))

@@ -1,5 +1,6 @@
 """A finished run as an evaluation needs it: its config, its data where they lie now, devices."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,9 +42,10 @@ def read(workdir: str | Path, places: Mapping[str, str] | None = None) -> Record
     Raises:
         UserError: the directory holds no run.
     """
-    found = reader.read_config(workdir)
-    if not found:
-        raise UserError(f'{str(workdir)!r} holds no run: there is no config.json')
+    found = reader.read_run_config(workdir)
+    environment = {}
+    with contextlib.suppress(OSError, ValueError):  # damaged: nothing is known
+        environment = files.read_json(Path(workdir) / 'environment.json')
     fields = {name: field.default for name, field in defaults.FIELDS.items()}
     fields |= files.flatten(found, '.')
     fields |= {f'data.{name}': value for name, value in (places or {}).items()}
@@ -51,9 +53,7 @@ def read(workdir: str | Path, places: Mapping[str, str] | None = None) -> Record
         name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
     }
     config = ConfigDict(unflatten_dict(fields, sep='.'))
-    return Recorded(
-        Path(workdir), config, files.read_json(Path(workdir) / 'environment.json') or {}
-    )
+    return Recorded(Path(workdir), config, environment)
 
 
 def load_data(run: Recorded) -> dataset.Dataset:

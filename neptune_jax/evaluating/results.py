@@ -155,8 +155,7 @@ def _show_temperature(found):
     before, after, fit = temperature['before'], found['metrics'], temperature['fit']
     if fit:
         values = (fit[f'{name}_{when}'] for name in ('ece', 'loss') for when in ('before', 'after'))
-        name = f'validation, on which it was fitted ({fit["count"]:,} images)'
-        rows.add_row(name, *(f'{value:.4f}' for value in values))
+        rows.add_row('validation, for the fit', *(f'{value:.4f}' for value in values))
     values = (each[name] for name in ('ece', 'loss') for each in (before, after))
     rows.add_row('these images', *(f'{value:.4f}' for value in values))
     terminal.table(rows)
@@ -185,6 +184,15 @@ def file_name(text: str) -> str:
     return re.sub(r'[^\w.=-]+', '_', text)[:100]
 
 
+def is_of(folder: Path, source: str) -> bool:
+    """Whether a folder has no results, or those of images of a source."""
+    try:
+        found = files.read_json(folder / 'metrics.json')
+    except (OSError, ValueError):
+        return False
+    return not found or found['images']['data'] == source
+
+
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Makes a folder. An OSError inside the context becomes a UserError."""
@@ -197,9 +205,9 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def writable(folder: Path) -> Path:
+def writable(folder: Path, otherwise: str = 'set --out to another folder') -> Path:
     """Returns a folder; raises UserError unless it can be made and written."""
     existing = next(filter(os.path.exists, (folder, *folder.absolute().parents)))
     if not (os.path.isdir(existing) and os.access(existing, os.W_OK)):
-        raise UserError(f'{folder} cannot be written; set --out to another folder')
+        raise UserError(f'{folder} cannot be written; {otherwise}')
     return folder

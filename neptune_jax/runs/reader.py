@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from neptune_jax import defaults
+from neptune_jax.errors import UserError, one_line
 from neptune_jax.runs import files
 
 
@@ -54,6 +55,17 @@ def read_config(workdir: str | Path) -> dict:
     the name of a run, stays text.
     """
     return _restore_numbers(files.read_json(Path(workdir) / 'config.json'))
+
+
+def read_run_config(workdir: str | Path) -> dict:
+    """Returns what `read_config` does. Raises UserError if the directory holds no run."""
+    try:
+        config = read_config(workdir)
+    except (OSError, ValueError) as error:
+        raise UserError(f'{str(workdir)!r} holds no run: {one_line(error)}') from error
+    if not config:
+        raise UserError(f'{str(workdir)!r} holds no run: there is no config.json')
+    return config
 
 
 def _restore_numbers(config, prefix=''):

@@ -89,6 +89,11 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path):
     assert levels(images) == {'test/1.png': (10, 'test'), 'test/more/2.png': (20, 'test')}
 
 
+def test_a_name_in_two_characters_is_the_same_class(tmp_path):
+    save(tmp_path / 'cafe\u0301/1.png', 10)  # as macOS writes it
+    assert list(levels(read(path=tmp_path, classes=('caf\u00e9',))).values()) == [(10, 'café')]
+
+
 @pytest.mark.parametrize('suffix', ['npz', 'npy', 'csv'])
 def test_labels_of_arrays_are_numbers_of_classes(tmp_path, suffix):
     pixels = np.full((4, 4, 4), [[[10]], [[20]], [[30]], [[40]]], np.uint8)

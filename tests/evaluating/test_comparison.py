@@ -12,13 +12,14 @@ from PIL import Image
 
 from neptune_jax.errors import UserError
 from neptune_jax.evaluating import evaluation
+from neptune_jax.evaluating.requests import Request
 from neptune_jax.reporting import differences
 from neptune_jax.runs import files
 
 
 def compare(workdir, other, **request):
     request = {'workdir': str(workdir), 'compare': str(other)} | request
-    return evaluation.run(evaluation.Request(**request))
+    return evaluation.run(Request(**request))
 
 
 def change(path, **arrays):
@@ -90,10 +91,12 @@ def test_runs_that_agree_have_no_picture(runs):
 
 def test_other_images_or_classes_are_refused(runs):
     environment = files.read_json(runs[1] / 'environment.json')
+    shirt = environment['data']['classes'][0]
     environment['data']['classes'][0] = 'Hat'
     files.write_json(runs[1] / 'environment.json', environment)
     with pytest.raises(UserError, match='were tested on other classes'):
         compare(*runs)
+    environment['data']['classes'][0] = shirt
     environment['data']['sha256']['test'] = 'ab' * 32
     files.write_json(runs[1] / 'environment.json', environment)
     with pytest.raises(UserError, match=r'one and .*two were tested on other images .*abababab'):

@@ -15,6 +15,7 @@ from PIL import Image
 from neptune_jax.data import dataset
 from neptune_jax.errors import UserError
 from neptune_jax.evaluating import evaluation, finished
+from neptune_jax.evaluating.requests import Request
 from neptune_jax.inference import views
 from neptune_jax.inference.predictor import Predictor
 from neptune_jax.reporting import figures
@@ -37,7 +38,7 @@ def no_figures(monkeypatch):
 
 
 def evaluate(workdir, **request):
-    return evaluation.run(evaluation.Request(workdir=str(workdir), **request))
+    return evaluation.run(Request(workdir=str(workdir), **request))
 
 
 def same_arrays(one, other):
@@ -102,6 +103,14 @@ def test_other_images_than_those_of_the_training_are_refused(run):
     with pytest.raises(UserError, match=r'the test split has other images .* 000000000000\.\.\.'):
         evaluate(run)
     assert not (run / 'evaluations').exists()
+
+
+def test_a_split_that_the_data_do_not_have(run):
+    config = json.loads((run / 'config.json').read_text())
+    config['data']['val_fraction'] = 0
+    files.write_json(run / 'config.json', config)
+    with pytest.raises(UserError, match='have no val split'):
+        evaluate(run, split='val')
 
 
 def test_data_that_have_moved_are_found_with_a_flag(run, tmp_path, capsys):
@@ -190,6 +199,7 @@ def test_views_are_averaged_before_the_temperature(run, config, no_figures):
         ({'data': 'arrays:'}, 'needs a path'),
         ({'data': 'cifar'}, "data.name='cifar' is unknown"),
         ({'compare': 'x', 'tta': ('flip',)}, 'take away --tta'),
+        ({'compare': 'x', 'checkpoint': 'last'}, 'take away --checkpoint'),
         ({'out': 'pyproject.toml/results'}, 'results cannot be written; set --out'),
     ],
 )
@@ -202,6 +212,11 @@ def test_wrong_requests_write_nothing(finished_run, request_, message):
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(UserError, match=r'holds no run: there is no config\.json'):
         evaluate(tmp_path)
+    (tmp_path / 'config.json').write_text('{')
+    with pytest.raises(UserError, match='holds no run: Expecting'):
+        evaluate(tmp_path)
+    with pytest.raises(UserError, match=r'holds no run: .* Not a directory'):
+        evaluate(tmp_path / 'config.json')
 
 
 def command(*args):
@@ -218,9 +233,8 @@ def test_images_of_ones_own_by_the_command_line(run, tmp_path):
         (tmp_path / 'photos' / name).mkdir(parents=True)
         Image.fromarray(np.full((40, 30), level, np.uint8)).save(tmp_path / f'photos/{name}/1.png')
     out = tmp_path / 'out'
-    done = command(
-        run, f'--data=image_folder:{tmp_path / "photos"}', '--format=csv', f'--out={out}'
-    )
+    photos = tmp_path / 'photos'
+    done = command(run, f'--data=image_folder:{photos}', '--format=csv', f'--out={out}')
     assert done.returncode == 0, done.stderr
     rows = {row['metric']: row for row in csv.DictReader(done.stdout.splitlines())}
     accuracy = rows['accuracy']
@@ -237,8 +251,18 @@ def test_images_of_ones_own_by_the_command_line(run, tmp_path):
         assert arrays['name'].tolist() == ['Bag/1.png']
         probabilities = arrays['probabilities']
     predictor = Predictor.from_run(run)
-    image = predictor.read(tmp_path / 'photos/Bag/1.png')
+    image = predictor.read(photos / 'Bag/1.png')
     np.testing.assert_allclose(probabilities, predictor(image[None]), rtol=1e-5)
+
+
+def test_results_of_other_images_of_the_same_name_are_kept(run, tmp_path, no_figures):
+    for place, level in (('a', 0), ('b', 255), ('a', 0)):
+        (tmp_path / place / 'photos/Bag').mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(np.full((28, 28), level, np.uint8))
+        image.save(tmp_path / place / 'photos/Bag/1.png')
+        evaluate(run, data=f'image_folder:{tmp_path / place / "photos"}')
+    names = {path.name for path in (run / 'evaluations').iterdir()}
+    assert names == {'image_folder_photos', 'image_folder_photos_2'}
 
 
 def test_a_mistake_is_one_line(run):

@@ -170,6 +170,20 @@ def test_an_infinite_loss_spoils_no_other_interval():
     assert all(np.isfinite(found[name]).all() for name in found if name != 'loss')
 
 
+def test_the_top_five_on_the_host_are_those_of_the_devices():
+    logits = np.random.default_rng(0).integers(0, 4, (200, 8)).astype(np.float32)  # with ties
+    logits[7, 3] = np.nan
+    labels = np.random.default_rng(1).integers(8, size=200).astype(np.int32)
+    found = metrics.in_top(logits, labels)
+    for chosen in (slice(0, 10), slice(0, 200)):
+        size = len(labels[chosen])
+        totals = metrics.statistics(
+            logits[chosen], labels[chosen], np.ones(size, bool), np.zeros(size, np.float32),
+            np.full((size, 8), 0.125, np.float32),
+        )  # fmt: skip
+        assert found[chosen].sum() == totals['top5']
+
+
 def test_bins_on_the_host_are_those_of_the_devices():
     confidence = np.concatenate([np.arange(16) / 15, np.random.default_rng(0).random(500)])
     confidence = confidence.astype(np.float32)
