@@ -1,6 +1,7 @@
 """A classifier as a StableHLO program for every platform and any batch size."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -33,5 +34,18 @@ def write(
         with ops.portable():
             return function(variables, images)
 
-    exported = export.export(jax.jit(classify), platforms=PLATFORMS)(images)
+    with _without_file_names():
+        exported = export.export(jax.jit(classify), platforms=PLATFORMS)(images)
     return bytes(exported.serialize())
+
+
+@contextlib.contextmanager
+def _without_file_names() -> Iterator[None]:
+    """JAX notes in a program which files of this machine its operations come from; not here."""
+    limit = 'jax_traceback_in_locations_limit'
+    before = getattr(jax.config, limit)
+    jax.config.update(limit, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(limit, before)
