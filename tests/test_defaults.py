@@ -8,7 +8,8 @@ import pytest
 from ml_collections import config_dict
 
 from neptune_jax import defaults, fields, models
-from neptune_jax.data import augment, clean, dataset, sources, standardize
+from neptune_jax.data import augment, clean, dataset, standardize
+from neptune_jax.data.sources import opening
 from neptune_jax.errors import UserError
 from neptune_jax.learning import losses, optimizers, schedules
 from neptune_jax.models import weights_file
@@ -200,7 +201,7 @@ def test_the_choices_are_those_of_the_rooms_that_use_them():
     }
     for name, table in tables.items():
         assert set(defaults.FIELDS[name].choices) == set(table), name
-    assert {*defaults.FIELDS['data.name'].choices, 'tfds:NAME'} == set(sources.SOURCES)
+    assert {*defaults.FIELDS['data.name'].choices, 'tfds:NAME'} == set(opening.SOURCES)
     assert {*augment.OPERATIONS, *augment.MIXES, 'flip', 'extra'} == {
         name.removeprefix('augment.') for name in defaults.FIELDS if name.startswith('augment.')
     }

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from neptune_jax import defaults
-from neptune_jax.data import sources
-from neptune_jax.data.sources import near_duplicates
+from neptune_jax.data.sources import near_duplicates, opening
 from neptune_jax.runs import environment
 from neptune_jax.testing.pictures import encoded, moved, resized, scaled
 
@@ -111,7 +110,7 @@ def main():
     args = parser.parse_args()
     config = defaults.get_config().data
     config.update(name=args.data, dir=args.data_dir)
-    images = np.asarray(sources.open_source(config).images())
+    images = np.asarray(opening.open_source(config).images())
     if args.sheet:
         draw(images, by_pictures(images), 100, args.sheet)
         return

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from neptune_jax import defaults
-from neptune_jax.data import sources, splits
+from neptune_jax.data import splits
+from neptune_jax.data.sources import opening
 from neptune_jax.data.sources.raw import CONTENT_BYTES
 from neptune_jax.runs import environment
 
@@ -27,7 +28,7 @@ def fashion_mnist_mini(data_dir: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the labels of the 3,000 images, and a hash of each."""
     config = defaults.get_config().data
     config.update(name='fashion_mnist_mini', dir=data_dir)
-    index = sources.open_source(config).index()
+    index = opening.open_source(config).index()
     return index['label'], index['digest']
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from neptune_jax import terminal
-from neptune_jax.data import brightness, clean, inputs, sources, splits, standardize
+from neptune_jax.data import brightness, clean, inputs, splits, standardize
+from neptune_jax.data.sources import opening
 from neptune_jax.data.sources.source import Source
 from neptune_jax.errors import UserError, check_choice
 
@@ -103,7 +104,7 @@ def load(config: ConfigDict) -> Dataset:
             f'data.fold={config.fold} is not used without data.folds, the number of folds; set '
             '--config.data.folds'
         )
-    source = sources.open_source(config)
+    source = opening.open_source(config)
     mode = _mode(config.mode, source.nbytes)
     images = None if mode == 'stream' else source.images()
     index = source.index()

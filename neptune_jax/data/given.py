@@ -19,8 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from neptune_jax import terminal
-from neptune_jax.data import sources
-from neptune_jax.data.sources import arrays, files, white
+from neptune_jax.data.sources import arrays, files, opening, white
 from neptune_jax.data.sources import images as conversions
 from neptune_jax.data.sources.builder import numbered
 from neptune_jax.data.sources.decoding import Unreadable
@@ -266,7 +265,7 @@ def _arrays(config, splits, classes, conversion):
 
 def _data_set(config, splits, conversion):
     """Returns the images of a data set that the package or tfds knows by its name."""
-    source = sources.open_source(config)
+    source = opening.open_source(config)
     _check_splits(splits, list(source.splits), config.name)
     parts = {split: part for split, part in source.splits.items() if not splits or split in splits}
     examples = np.concatenate(list(parts.values()))

@@ -115,21 +115,57 @@ def predict_files(
     images = image_files.read_all(
         files, predictor.conversion, sample, start=output.start, processes=processes
     )
-    place = output.start
-    shown = terminal.counted(len(files) - place, 'images') if progress else _silent()
+    shown = terminal.counted(len(files) - output.start, 'images') if progress else _silent()
     with contextlib.closing(images), shown as advance:
-        for batch, errors, probabilities in predict(predictor, images, batch_size):
-            tops = top_classes(probabilities, predictor.classes, top)
-            rows = [
-                Prediction(file, [] if error else found, error)
-                for file, found, error in zip(files[place:], tops, errors, strict=False)
-            ]
-            for number, row in enumerate(rows, place):
-                if explain and not row.error and number >= output.written:
-                    explain(row, batch[number - place])
-            output.write(rows)
-            advance(len(rows))
-            place += len(rows)
+        write_predictions(
+            predictor,
+            files,
+            images,
+            output,
+            top=top,
+            batch_size=batch_size,
+            explain=explain,
+            advance=advance,
+        )
+
+
+def write_predictions(
+    predictor: Predictor,
+    files: Sequence[str],
+    images: Iterable[np.ndarray | str],
+    output: Output,
+    *,
+    top: int,
+    batch_size: int,
+    explain: Callable[[Prediction, np.ndarray], None] | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Does what `predict_files` does with files that are decoded.
+
+    Args:
+        predictor: of the run.
+        files: the names of all files.
+        images: of those from number `output.start` on, as `predict` takes them.
+        output: takes the predictions.
+        top: classes in a row.
+        batch_size: images at once.
+        explain: as for `predict_files`.
+        advance: is called with the number of images that are done.
+    """
+    place = output.start
+    for batch, errors, probabilities in predict(predictor, images, batch_size):
+        tops = top_classes(probabilities, predictor.classes, top)
+        names = files[place : place + len(errors)]
+        rows = [
+            Prediction(file, [] if error else found, error)
+            for file, found, error in zip(names, tops, errors, strict=True)
+        ]
+        for image, row in zip(batch, rows, strict=True):
+            if explain and not row.error and place >= output.written:
+                explain(row, image)
+            place += 1
+        output.write(rows)
+        advance(len(rows))
     if place == output.start:
         output.write([])
 

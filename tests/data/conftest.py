@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from configs import cnn
-from neptune_jax.data import dataset, sources
+from neptune_jax.data import dataset
+from neptune_jax.data.sources import opening
 from neptune_jax.errors import UserError
 
 
@@ -17,7 +18,7 @@ def read(tmp_path):
         config = cnn.get_config().data
         defaults = {'name': 'image_folder', 'path': str(tmp_path / 'raw')}
         config.update_from_flattened_dict(defaults | {'dir': str(tmp_path / 'data')} | fields)
-        return sources.open_source(config)
+        return opening.open_source(config)
 
     return read
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from configs import cnn
-from neptune_jax.data import clean, sources
+from neptune_jax.data import clean
+from neptune_jax.data.sources import opening
 from neptune_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -29,7 +30,7 @@ def find(tmp_path):
         config = cnn.get_config().data
         config.update(name='arrays', path=str(tmp_path / 'raw.npz'), dir=str(tmp_path / 'data'))
         config.clean.update(options)
-        source = sources.open_source(config)
+        source = opening.open_source(config)
         splits, report = clean.clean(config.clean, source, source.index())
         assert json.loads(json.dumps(report)) == report
         assert report['before'] == sizes

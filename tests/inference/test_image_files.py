@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -104,3 +106,14 @@ def test_a_few_files_all_over_the_list_are_the_sample(folder):
     assert np.diff(list(sample.decoded)).tolist() == pytest.approx([62.5] * 15, abs=1)
     assert len(sample.images) < len(sample.decoded)
     assert image_files.Sample([], CONVERSION).images == []
+
+
+@pytest.mark.parametrize(
+    ('module', 'heavy'),
+    [('image_files', {'jax', 'tensorflow_datasets'}), ('predictor', {'tensorflow_datasets'})],
+)
+def test_what_decodes_files_imports_no_library_that_it_does_not_use(module, heavy):
+    """Each worker process imports the first, each command that predicts the second."""
+    code = f'import sys, neptune_jax.inference.{module}; print(*sys.modules)'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert heavy.isdisjoint(done.stdout.split())

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from neptune_jax import defaults
-from neptune_jax.data import sources
+from neptune_jax.data.sources import opening
 from neptune_jax.errors import UserError
 from neptune_jax.runs import files, weights, writer
 
@@ -79,7 +79,7 @@ def test_a_folder_whose_name_is_no_text_is_refused_before_libraries_meet_it(tmp_
     for use in (
         lambda: writer.open_run(bad, config, {}).__enter__(),
         lambda: weights.read_weights(bad),
-        lambda: sources.open_source(config.data),
+        lambda: opening.open_source(config.data),
     ):
         with pytest.raises(UserError, match='bytes that are no characters'):
             use()

@@ -13,8 +13,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from configs import cnn
-from neptune_jax.data import dataset, sources
-from neptune_jax.data.sources import catalogue
+from neptune_jax.data import dataset
+from neptune_jax.data.sources import catalogue, opening
 from neptune_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def read(tmp_path):
     def read(name='tfds:animals', **fields):
         config = cnn.get_config().data
         config.update(name=name, dir=str(tmp_path / 'data'), **fields)
-        return sources.open_source(config)
+        return opening.open_source(config)
 
     return read
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from configs import cnn
-from neptune_jax.data import sources
-from neptune_jax.data.sources import archives, cifar
+from neptune_jax.data.sources import archives, cifar, opening
 from neptune_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -61,8 +60,8 @@ def read(tmp_path, monkeypatch):
         config = cnn.get_config().data
         config.update(name='cifar10', dir=str(tmp_path / 'data'))
         config.archive_dir = str(tmp_path / 'archives')
-        monkeypatch.setitem(sources.SOURCES, 'cifar10', archives.preparation_of(Tiny))
-        return sources.open_source(config)
+        monkeypatch.setitem(opening.SOURCES, 'cifar10', archives.preparation_of(Tiny))
+        return opening.open_source(config)
 
     return read
 

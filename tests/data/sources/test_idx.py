@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from neptune_jax.data import sources
 from neptune_jax.data.sources import archives as places
-from neptune_jax.data.sources import idx
+from neptune_jax.data.sources import idx, opening
 from neptune_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -60,9 +59,9 @@ def read(tmp_path, monkeypatch):
     """Reads a builder into arrays, as training does; its data folder is the test's own."""
 
     def read(builder, **fields):
-        monkeypatch.setitem(sources.SOURCES, 'mnist', places.preparation_of(builder))
+        monkeypatch.setitem(opening.SOURCES, 'mnist', places.preparation_of(builder))
         fields = {'name': 'mnist', 'dir': str(tmp_path / 'data'), 'archive_dir': ''} | fields
-        source = sources.open_source(ConfigDict(fields))
+        source = opening.open_source(ConfigDict(fields))
         source.images()
         return source
 

@@ -13,8 +13,7 @@ import pytest
 
 from configs import cnn
 from neptune_jax import defaults
-from neptune_jax.data import sources
-from neptune_jax.data.sources import builder, images, raw
+from neptune_jax.data.sources import builder, images, opening, raw
 from neptune_jax.data.sources import source as source_module
 from neptune_jax.errors import UserError
 
@@ -29,7 +28,7 @@ def read(tmp_path):
     def read(**fields):
         config = cnn.get_config().data
         config.update({'dir': str(tmp_path / 'data')} | fields)
-        return sources.open_source(config)
+        return opening.open_source(config)
 
     return read
 
@@ -221,7 +220,7 @@ def test_a_source_is_known_by_its_name_and_says_what_it_needs(read, tmp_path, na
 
 
 def test_no_source_is_left_out_above():
-    assert {*NEEDED, 'synthetic'} == {*sources.SOURCES}  # synthetic images need nothing
+    assert {*NEEDED, 'synthetic'} == {*opening.SOURCES}  # synthetic images need nothing
 
 
 @pytest.mark.parametrize(
@@ -237,7 +236,7 @@ def test_no_source_is_left_out_above():
 )
 def test_the_name_of_an_archive_is_that_of_its_classes(read, tmp_path, name, shape, classes):
     config = cnn.get_config().data
-    created = sources.SOURCES[name](config, tmp_path).create_builder()
+    created = opening.SOURCES[name](config, tmp_path).create_builder()
     found = [created.CLASS_NAMES[i] for i in (0, 1, -1)]
     assert (created.name, created.info.features['image'].shape, found) == (name, shape, classes)
 
@@ -281,7 +280,7 @@ def test_the_table_of_fields_has_the_same_choices():
 def test_an_unknown_source_is_refused_with_the_list(read):
     with pytest.raises(UserError, match=r"data.name='minst' is unknown; choose one of: ") as caught:
         read(name='minst')
-    for name in sources.SOURCES:
+    for name in opening.SOURCES:
         assert name in str(caught.value)
 
 
