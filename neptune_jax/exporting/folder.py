@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import unflatten_dict
 
 from neptune_jax.data.sources import decoding
 from neptune_jax.devices import compiling
@@ -25,6 +26,11 @@ from neptune_jax.runs import files, reader
 FORMATS = {'stablehlo': STABLEHLO, 'onnx': 'model.onnx', 'safetensors': 'model.safetensors'}
 PROGRAM = 'predict.py'
 _OTHERS = ('README.md', 'classes.txt', ABOUT, PROGRAM)
+# Fields of a config that name folders of this machine. An exported model may go to other people.
+_PLACES = {
+    *('data.dir', 'data.archive_dir', 'data.path', 'data.labels_path'),
+    'checkpoint.restore_from',
+}
 _PACKAGES = ('neptune_jax', 'jax', 'jaxlib', 'flax', 'numpy', 'pillow')
 
 
@@ -175,7 +181,13 @@ def _import(module, library):
 
 def _texts(predictor):
     """Returns the metadata of a file that may be found without the others."""
-    config = reader.read_config(predictor.workdir)
+    config = files.flatten(reader.read_config(predictor.workdir), '.')
+    kept = {
+        name: '' if name in _PLACES else value
+        for name, value in config.items()
+        if not name.startswith('neptune.')
+    }
+    config = unflatten_dict(kept, sep='.')
     return {'config': files.dumps(config), 'classes': files.dumps(predictor.classes)}
 
 

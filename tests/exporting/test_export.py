@@ -159,10 +159,10 @@ def test_the_program_for_all_platforms_has_plain_convolutions(exported):
     assert text.count('stablehlo.convolution(') == 2 * len(program.platforms)
 
 
-def test_no_file_names_this_machine(exported, finished_run):
+def test_no_file_names_this_machine(exported, finished_run, data_dir):
     for path in exported.iterdir():
         content = path.read_bytes()
-        for name in (Path.cwd(), Path(jax.__file__).parent, finished_run.parent):
+        for name in (Path.cwd(), Path(jax.__file__).parent, finished_run.parent, data_dir):
             assert str(name).encode() not in content, path.name
 
 
