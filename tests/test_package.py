@@ -59,8 +59,10 @@ def test_the_wheel_holds_the_package_and_the_small_data_set_and_nothing_else(whe
     data = {str(path.relative_to(ROOT)) for path in (ROOT / mini).iterdir()}
     assert f'{mini}/LICENSE' in data
     assert len(data) == 5
+    page = {str(path.relative_to(ROOT)) for path in ROOT.glob('neptune_jax/serving/page/*')}
+    assert len(page) == 3
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / 'neptune_jax').rglob('*.py')}
-    assert package == modules | data
+    assert package == modules | data | page
 
 
 def test_a_config_file_in_an_empty_folder_is_trained_with_the_installed_package(wheel, tmp_path):
