@@ -36,7 +36,7 @@ class Measured(NamedTuple):
 
 
 def metrics_of(measured: Measured) -> dict[str, float]:
-    """Returns the metrics of DESIGN: those of `metrics.summarize`."""
+    """Returns `metrics.summarize` of an evaluation."""
     return metrics.summarize(measured.totals)
 
 
