@@ -124,7 +124,7 @@ def test_fields_of_configs_exist_and_have_these_choices():
         for page, span in spans()
         if (match := re.fullmatch(r'((?:\w+\.)+(?:\w+|\*))(?:=.*)?', span))
         and match[1].split('.')[0] in groups
-        and not match[1].endswith(('.py', '.npz', '.jsonl'))
+        and not match[1].endswith(('.py', '.npz', '.jsonl', '.onnx', '.safetensors', '.stablehlo'))
     ]
     for page in PAGES:
         found += [(page, name) for name in re.findall(r'--config\.([\w.]+)=', page.read_text())]

@@ -50,7 +50,7 @@ def _show_text(out, rows):
         cells = [row['file'], f'{row["bytes"]:,}']
         if 'equal' in row:
             what = f'on {row["images"]} images' if row['images'] else 'of a parameter'
-            verdict = 'equal to the run' if row['equal'] else 'DIFFERENT from the run'
+            verdict = 'agrees with the run' if row['equal'] else 'DIFFERS from the run'
             cells += [f'{row["difference"]:.1e} {what}', verdict]
         table.add_row(*cells)
     terminal.table(table)
