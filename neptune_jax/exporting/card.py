@@ -68,7 +68,7 @@ def _results(predictor):
     if 'test' not in summary or not path.is_file() or tested != predictor.step:
         return [
             '## Results',
-            'The run has no test of this checkpoint. `python -m neptune_jax.evaluate` makes one.',
+            'The run has no test of this checkpoint. `python -m neptune_jax.evaluate` tests it.',
         ]
     with np.load(path) as stored:
         outputs = {name: stored[name] for name in stored.files}

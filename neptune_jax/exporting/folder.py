@@ -48,7 +48,10 @@ def check_out(out: str | Path) -> None:
         return
     if not out.is_dir():
         raise UserError(f'--out={out} is a file; name a folder')
-    names = {path.name for path in out.iterdir()}
+    try:
+        names = set(os.listdir(out))
+    except OSError as error:
+        raise UserError(f'--out={out} cannot be read: {error}') from error
     others = sorted(names - {*FORMATS.values(), *_OTHERS})
     if others or (names and ABOUT not in names):
         raise UserError(

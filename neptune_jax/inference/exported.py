@@ -42,25 +42,30 @@ class ExportedPredictor(Predictor):
                 a newer JAX has written.
         """
         folder = Path(folder)
-        about = files.read_json(folder / ABOUT)
-        if not about:
+        if not is_export(folder):
             raise UserError(f'{str(folder)!r} holds no exported model: there is no {ABOUT}')
-        temperature = about['temperature']
-        shown = f'logits are divided by the temperature {temperature:.4g} of the run'
-        return cls(
-            workdir=str(folder),
-            step=about['step'],
-            model=_read_program(folder / STABLEHLO, about),
-            variables={},
-            classes=tuple(about['classes']),
-            image_shape=tuple(about['image_shape']),
-            conversion=Conversion.from_dict(about['conversion']),
-            standardizer=Standardizer.from_dict(about['standardize']),
-            inputs=about['inputs'],
-            loss=LOSS[about['probabilities']],
-            temperature=temperature,
-            notes=(shown,) if temperature != 1 else (),
-        )
+        try:
+            about = files.read_json(folder / ABOUT)
+            temperature = about['temperature']
+            shown = f'logits are divided by the temperature {temperature:.4g} of the run'
+            return cls(
+                workdir=str(folder),
+                step=about['step'],
+                model=_read_program(folder / STABLEHLO, about),
+                variables={},
+                classes=tuple(about['classes']),
+                image_shape=tuple(about['image_shape']),
+                conversion=Conversion.from_dict(about['conversion']),
+                standardizer=Standardizer.from_dict(about['standardize']),
+                inputs=about['inputs'],
+                loss=LOSS[about['probabilities']],
+                temperature=temperature,
+                notes=(shown,) if temperature != 1 else (),
+            )
+        except (KeyError, TypeError, ValueError) as error:  # JSON, but not that of an export
+            raise UserError(
+                f'{folder / ABOUT} is damaged ({one_line(error)}); export the run again'
+            ) from error
 
     def logits(self, variables: dict, images: jax.Array) -> jax.Array:
         """Returns logits float32[B, K] for images uint8[B, H, W, C]. A pure function."""

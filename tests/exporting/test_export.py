@@ -185,6 +185,10 @@ def test_a_program_of_a_newer_jax_or_another_export_is_refused_in_a_line(own, pi
         ExportedPredictor.from_export(own)
     with pytest.raises(UserError, match='holds no exported model'):
         ExportedPredictor.from_export(own.parent)
+    for content in ('{', '[]', '{"temperature": 1}'):
+        (own / 'preprocessing.json').write_text(content)
+        with pytest.raises(UserError, match=r'preprocessing\.json is damaged \('):
+            ExportedPredictor.from_export(own)
 
 
 def test_the_weights_lie_in_onnx_and_safetensors_by_their_paths(predictor, exported):
