@@ -121,7 +121,8 @@ def _scan(graph, equation, *operands):
     if not sequences:  # ONNX takes the number of turns from one
         sequences = [graph.constant(np.zeros(params['length'], np.float32))]
         arguments.append(Value((), np.dtype(np.float32), graph.new_name('scan')))
-    reverse = int(params['reverse'])
+    reverse, stacked = int(params['reverse']), len(outputs) - carry
+    directions = {'scan_output_directions': [reverse] * stacked} if stacked else {}
     results = graph.add_several(
         'Scan',
         *full[consts : consts + carry],
@@ -135,7 +136,7 @@ def _scan(graph, equation, *operands):
         ),
         num_scan_inputs=len(sequences),
         scan_input_directions=[reverse] * len(sequences),
-        scan_output_directions=[reverse] * (len(outputs) - carry),
+        **directions,
     )
     return [result(equation, name, output=number) for number, name in enumerate(results)]
 
