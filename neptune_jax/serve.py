@@ -9,6 +9,7 @@ asked, and ends.
 """
 
 import importlib.util
+from pathlib import Path
 
 from absl import flags
 
@@ -16,14 +17,12 @@ from neptune_jax import cli, exits
 from neptune_jax.errors import UserError
 from neptune_jax.runs import files
 
-PORT = flags.DEFINE_integer('port', 8000, 'The port; 0: a free one.')
+PORT = flags.DEFINE_integer('port', 8000, 'The port; 0: a free one.', 0, 65535)
 HOST = flags.DEFINE_string('host', '127.0.0.1', 'The address; 0.0.0.0: all of this machine.')
 TOKEN_FILE = flags.DEFINE_string('token_file', None, 'A file with the token that requests need.')
 NO_TOKEN = flags.DEFINE_bool('no_token', False, 'Let all machines ask that reach --host.')
 CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', 'best, last, or a step.')
-RESIZE = flags.DEFINE_string(
-    'resize', '', 'stretch, crop or pad other sizes, rather than as in the training.'
-)
+RESIZE = flags.DEFINE_string('resize', '', 'stretch, crop or pad other sizes.')
 BATCH_SIZE = flags.DEFINE_integer(
     'batch_size', 64, 'Images computed at once, at the most.', lower_bound=1, upper_bound=4096
 )
@@ -36,9 +35,7 @@ MAX_PIXELS = flags.DEFINE_integer(
 BODY_TIMEOUT = flags.DEFINE_float(
     'body_timeout', 20, 'Seconds in which a request has to arrive; then 408.', lower_bound=0.001
 )
-CONNECTIONS = flags.DEFINE_integer(
-    'connections', 512, 'Connections open at once; then 503.', lower_bound=1
-)
+CONNECTIONS = flags.DEFINE_integer('connections', 512, 'Open at once; then 503.', lower_bound=1)
 NEEDED = ('starlette', 'uvicorn', 'httptools', 'prometheus_client')
 
 
@@ -49,13 +46,17 @@ def main(folders: list[str]) -> None:
     for name in NEEDED:
         if importlib.util.find_spec(name) is None:
             raise UserError(f'{name} is missing: pip install "neptune_jax[serve]"')
-    from neptune_jax.serving import server
-    from neptune_jax.serving.limits import Limits
-
+    folders = [files.expand_user(folder, 'RUN_DIR') for folder in folders]
+    token_file = TOKEN_FILE.value and files.expand_user(TOKEN_FILE.value, '--token_file')
+    runs = [folder for folder in folders if not Path(folder, 'preprocessing.json').is_file()]
+    for folder in runs:  # the others are exported models
+        cli.prepare_for_run(folder)
     with exits.interruptible():
-        token_file = TOKEN_FILE.value and files.expand_user(TOKEN_FILE.value, '--token_file')
+        from neptune_jax.serving import server
+        from neptune_jax.serving.limits import Limits
+
         server.serve(
-            [files.expand_user(folder, 'RUN_DIR') for folder in folders],
+            folders,
             host=HOST.value,
             port=PORT.value,
             access=server.access(HOST.value, token_file, NO_TOKEN.value),
