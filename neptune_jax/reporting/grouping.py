@@ -1,0 +1,127 @@
+"""Runs of one experiment: the fields that differ between runs, and groups of runs without them."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from neptune_jax.errors import UserError
+from neptune_jax.reporting.run_record import Record, is_place
+
+SEED = 'seed'
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seeds alone, or in fields that one does not ask about."""
+
+    label: str  # such as 'optim.name=sgd, optim.learning_rate=0.1'; 'all runs' if nothing differs
+    fields: Mapping[str, Any]  # all fields that it was grouped by, with their values
+    records: tuple[Record, ...]
+
+    def finished(self) -> list[Record]:
+        """Returns its finished runs."""
+        return [record for record in self.records if record.status == 'finished']
+
+    def values(self, metric: str) -> dict[Any, float]:
+        """Returns a metric of each finished run that has it, by the run's seed.
+
+        Runs of the same seed are told apart by their names.
+        """
+        found: dict[Any, float] = {}
+        for record in self.finished():
+            value = record.value(metric)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                seed = record.config.get(SEED)
+                found[record.name if seed in found or seed is None else seed] = float(value)
+        return found
+
+
+def differing(records: Iterable[Record]) -> list[str]:
+    """Returns the config fields whose values differ, without `seed` and places, in their order."""
+    seen: dict[str, set] = {}
+    runs = [record for record in records if record.is_run]
+    for record in runs:
+        for field, value in record.config.items():
+            seen.setdefault(field, set()).add(_key(value))
+    count = {field: sum(field in record.config for record in runs) for field in seen}
+    return [
+        field
+        for field, values in seen.items()
+        if field != SEED and not is_place(field) and (len(values) > 1 or count[field] < len(runs))
+    ]
+
+
+def group(records: Iterable[Record], by: Sequence[str] | None = None) -> list[Group]:
+    """Returns groups of runs, in the order of their first runs. What is no run is in none.
+
+    Runs that were tested on other images are never in one group.
+
+    Args:
+        records: of runs.
+        by: the fields to group by; None: those of `differing`.
+
+    Raises:
+        UserError: no run has a field of `by`.
+    """
+    runs = [record for record in records if record.is_run]
+    fields = differing(runs) if by is None else list(by)
+    for field in fields if runs else ():
+        if all(record.value(field) is None for record in runs):
+            raise UserError(f'--group_by={field}: no run has such a field')
+    members: dict[tuple, list[Record]] = {}
+    for record in runs:
+        key = (*(_key(record.value(field)) for field in fields), record.test_images)
+        members.setdefault(key, []).append(record)
+    named = _named_fields(fields, list(members))
+    groups = []
+    for key, own in members.items():
+        label = ', '.join(f'{field}={shown(own[0].value(field))}' for field in named)
+        if len({other[-1] for other in members if other[:-1] == key[:-1]}) > 1:
+            label = ', '.join(filter(None, (label, f'test images {key[-1][:8] or "unknown"}')))
+        values = {field: own[0].value(field) for field in fields}
+        groups.append(Group(label or 'all runs', values, tuple(own)))
+    return groups
+
+
+def shown(value: Any) -> str:
+    """Returns a value of a config as a table shows it."""
+    if value is None:
+        return '-'
+    if isinstance(value, float):
+        return f'{value:g}' if math.isclose(float(f'{value:g}'), value) else repr(value)
+    if isinstance(value, list | tuple):
+        return f'[{", ".join(map(shown, value))}]'
+    return str(value)
+
+
+def _named_fields(fields, keys):
+    """Returns the fields that a label needs.
+
+    Networks differ in many fields of their own; those are left out where the others tell the
+    groups apart.
+    """
+    named = list(fields)
+    for field in reversed(fields):
+        if field.startswith(('model.', 'optim.options.')) and field != 'model.name':
+            rest = [each for each in named if each != field]
+            if _count(keys, fields, rest) == _count(keys, fields, named):
+                named = rest
+    return named
+
+
+def _count(keys, fields, chosen):
+    """Returns how many groups some of the fields tell apart."""
+    places = [fields.index(field) for field in chosen]
+    return len({tuple(key[place] for place in places) for key in keys})
+
+
+def _key(value):
+    """Returns what stands for a config value in a set: NaN equals itself, a list is a tuple."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_key, value))
+    if isinstance(value, dict):
+        return tuple(sorted((name, _key(item)) for name, item in value.items()))
+    if isinstance(value, float) and math.isnan(value):
+        return 'NaN'
+    return (value, True) if isinstance(value, bool) else value
