@@ -10,7 +10,7 @@ from rich.table import Table
 from neptune_jax import terminal
 from neptune_jax.errors import UserError
 from neptune_jax.evaluating import finished, results
-from neptune_jax.reporting import differences, figures, statistics
+from neptune_jax.reporting import differences, figures, resampling, statistics
 from neptune_jax.runs import files
 
 HEADER = ('metric', 'difference', 'low', 'high')  # of `table`
@@ -92,8 +92,8 @@ def _compare(one, two, num_classes):
     right = [run['prediction'] == labels for run in (one, two)]
     only_a, only_b = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     difference, interval = statistics.paired_difference(only_a, only_b, len(labels), results.LEVEL)
-    with terminal.counted(2 * statistics.DRAWS, 'draws of the bootstrap') as advance:
-        others = statistics.bootstrap_difference(
+    with terminal.counted(2 * resampling.DRAWS, 'draws of the bootstrap') as advance:
+        others = resampling.bootstrap_difference(
             labels, one, two, num_classes, level=results.LEVEL, advance=advance
         )
     return {

@@ -16,7 +16,7 @@ from neptune_jax import terminal
 from neptune_jax.data.given import GivenImages
 from neptune_jax.errors import UserError
 from neptune_jax.learning import metrics
-from neptune_jax.reporting import figures, statistics, tables
+from neptune_jax.reporting import figures, resampling, statistics, tables
 from neptune_jax.runs import files
 
 LEVEL = 0.95
@@ -24,7 +24,7 @@ HEADER = ('metric', 'value', 'low', 'high')  # of `table`
 MAX_CLASSES_SHOWN = 60
 METHODS = {
     'accuracy': 'Wilson',
-    'others': f'percentile bootstrap over the images, {statistics.DRAWS:,} draws, seed 0',
+    'others': f'percentile bootstrap over the images, {resampling.DRAWS:,} draws, seed 0',
 }
 
 
@@ -55,8 +55,8 @@ def summarize(measured: Measured, labels: np.ndarray, classes: Sequence[str]) ->
         if 'top5_accuracy' in summary
         else {}
     )
-    with terminal.counted(statistics.DRAWS, 'draws of the bootstrap') as advance:
-        intervals = statistics.bootstrap(
+    with terminal.counted(resampling.DRAWS, 'draws of the bootstrap') as advance:
+        intervals = resampling.bootstrap(
             labels, outputs, len(classes), level=LEVEL, advance=advance
         )
     correct = int(np.trace(totals['confusion']))

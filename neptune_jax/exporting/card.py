@@ -12,7 +12,7 @@ from neptune_jax import terminal
 from neptune_jax.exporting import instructions
 from neptune_jax.inference.predictor import Predictor
 from neptune_jax.learning import metrics
-from neptune_jax.reporting import statistics
+from neptune_jax.reporting import resampling, statistics
 from neptune_jax.runs import files, reader
 
 RESIZED = {
@@ -75,8 +75,8 @@ def _results(predictor):
     labels, classes = outputs['label'], len(predictor.classes)
     if 'probabilities' in outputs:
         outputs['in_top5'] = _in_top5(outputs['probabilities'], labels)
-    with terminal.counted(statistics.DRAWS, 'draws for the intervals') as advance:
-        intervals = statistics.bootstrap(labels, outputs, classes, advance=advance)
+    with terminal.counted(resampling.DRAWS, 'draws for the intervals') as advance:
+        intervals = resampling.bootstrap(labels, outputs, classes, advance=advance)
     count = len(labels)
     correct = int((outputs['prediction'] == labels).sum())
     intervals['accuracy'] = statistics.wilson(correct, count)

@@ -1,30 +1,29 @@
-"""How far a figure can be trusted: intervals of metrics, and tests of two runs on the same images.
+"""How far a figure can be trusted: intervals of metrics, and comparisons of runs.
 
-The examples of a test are a sample of all images that one could test on. An interval says which
-values of a metric agree with the sample. It says nothing about other seeds of the training.
+Two things vary. The images of a test are a sample of all that one could test on: `wilson`,
+`mcnemar_exact`, `paired_difference`, `binomial_error` and resampling.py are about it, for runs as
+they are. Trainings with other seeds give other networks: the rest is about it, for groups of runs.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from neptune_jax.learning import metrics
-
-DRAWS = 10_000  # of a bootstrap
-_CHUNK_BYTES = 2**25  # of the weights of the draws that are computed at once
+_EXACT_PAIRS = 20  # of a sign-flip test; with more, signs are drawn
 
 Interval = tuple[float, float]
 
 
-def wilson(correct: int, count: int, level: float = 0.95) -> Interval:
+def wilson(correct: float, count: int, level: float = 0.95) -> Interval:
     """Returns the interval of a proportion by its score test (Wilson, 1927).
 
     It stays within [0, 1] and holds its level for few examples and for proportions near 0 or 1.
 
     Args:
-        correct: successes, for example images that are classified correctly.
+        correct: successes, for example images that are classified correctly; a tie may count half.
         count: of all examples; with 0 of them the interval is (0, 1).
         level: of confidence.
     """
@@ -40,153 +39,6 @@ def wilson(correct: int, count: int, level: float = 0.95) -> Interval:
     return low, high
 
 
-def bootstrap(
-    labels: np.ndarray,
-    outputs: Mapping[str, np.ndarray],
-    num_classes: int,
-    *,
-    level: float = 0.95,
-    **options: Any,
-) -> dict[str, Interval]:
-    """Returns percentile intervals of the metrics of `metrics.summarize`.
-
-    (Efron and Tibshirani, 1993, chapter 13.)
-
-    Args:
-        labels, outputs, num_classes, **options: as for `resample`.
-        level: of confidence.
-    """
-    values = resample(labels, outputs, num_classes, **options)
-    return {name: _percentiles(own, level) for name, own in values.items()}
-
-
-def bootstrap_difference(
-    labels: np.ndarray,
-    one: Mapping[str, np.ndarray],
-    other: Mapping[str, np.ndarray],
-    num_classes: int,
-    *,
-    level: float = 0.95,
-    **options: Any,
-) -> dict[str, tuple[float, Interval]]:
-    """Returns the differences of the metrics of two runs, with paired percentile intervals.
-
-    Args:
-        labels: int[n].
-        one, other: the `outputs` of each run, as for `resample`.
-        num_classes, **options: as for `resample`. Both runs get the same draws.
-        level: of confidence.
-
-    Returns:
-        For each metric that of `one` minus that of `other`, and (low, high).
-    """
-    values = [resample(labels, run, num_classes, **options) for run in (one, other)]
-    once = np.ones((len(labels), 1))
-    found = [
-        _metrics(_features(labels, run, num_classes) @ once, num_classes, len(labels))
-        for run in (one, other)
-    ]
-    with np.errstate(invalid='ignore'):
-        return {
-            name: (
-                float(found[0][name][0] - found[1][name][0]),
-                _percentiles(values[0][name] - values[1][name], level),
-            )
-            for name in values[0]
-            if name in values[1]
-        }
-
-
-def _percentiles(values, level):
-    with np.errstate(invalid='ignore'):  # a loss may be infinite
-        low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2)).tolist()
-    return low, high
-
-
-def resample(
-    labels: np.ndarray,
-    outputs: Mapping[str, np.ndarray],
-    num_classes: int,
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
-    advance: Callable[[int], None] = lambda draws: None,
-) -> dict[str, np.ndarray]:
-    """Returns the metrics of `metrics.summarize` of random samples, float64[draws] each.
-
-    A sample is n of the n examples, drawn with replacement. All metrics are computed of the same
-    samples.
-
-    Args:
-        labels: int[n].
-        outputs: `prediction` int[n], `loss` and `confidence` float[n], and maybe `in_top5`
-            bool[n], without which there is no `top5_accuracy`.
-        num_classes: K.
-        draws: how many samples.
-        seed: of the samples, which depend on it and on n alone.
-        advance: called with the number of samples that are done since the last call.
-    """
-    count, rng = len(labels), np.random.default_rng(seed)
-    features = _features(labels, outputs, num_classes)
-    chunk = max(1, min(draws, _CHUNK_BYTES // (8 * count)))
-    weights = np.empty((chunk, count))
-    found = []
-    for start in range(0, draws, chunk):
-        part = weights[: min(chunk, draws - start)]
-        for row in part:  # how often the sample holds each example
-            row[:] = np.bincount(rng.integers(count, size=count), minlength=count)
-        found.append(_metrics(features @ part.T, num_classes, count))
-        advance(len(part))
-    return {
-        name: np.concatenate([part[name] for part in found])
-        for name in found[0]
-        if name != 'top5_accuracy' or 'in_top5' in outputs
-    }
-
-
-def _features(labels, outputs, num_classes):
-    """Returns a sparse matrix [3 K + 17, n]: what each example adds to the sums of `_metrics`."""
-    from scipy import sparse
-
-    count = len(labels)
-    prediction, confidence = outputs['prediction'], outputs['confidence'].astype(float)
-    correct = prediction == labels
-    rows_and_values = [
-        (labels, np.ones(count)),
-        (num_classes + prediction, np.ones(count)),
-        (2 * num_classes + labels, correct),
-        (3 * num_classes + metrics.calibration_bins(outputs['confidence']), correct - confidence),
-        (np.full(count, 3 * num_classes + metrics.CALIBRATION_BINS), outputs['loss']),
-        (
-            np.full(count, 3 * num_classes + metrics.CALIBRATION_BINS + 1),
-            outputs.get('in_top5', np.zeros(count)),
-        ),
-    ]
-    rows = np.concatenate([rows for rows, _ in rows_and_values])
-    values = np.concatenate([values.astype(float) for _, values in rows_and_values])
-    columns = np.tile(np.arange(count), len(rows_and_values))
-    shape = 3 * num_classes + metrics.CALIBRATION_BINS + 2, count
-    matrix = sparse.csr_array((values, (rows, columns)), shape)
-    matrix.eliminate_zeros()
-    return matrix
-
-
-def _metrics(sums, num_classes, count):
-    """Returns the metrics of each draw for the sums [3 K + 17, draws] over its examples."""
-    support, predicted, correct = sums[: 3 * num_classes].reshape(3, num_classes, -1)
-    gaps, (loss, in_top5) = sums[3 * num_classes : -2], sums[-2:]
-    present = np.maximum((support + predicted > 0).sum(axis=0), 1)
-    return {
-        'loss': loss / count,
-        'accuracy': correct.sum(axis=0) / count,
-        'precision_macro': (correct / np.maximum(predicted, 1)).sum(axis=0) / present,
-        'recall_macro': (correct / np.maximum(support, 1)).sum(axis=0) / present,
-        'f1_macro': (2 * correct / np.maximum(support + predicted, 1)).sum(axis=0) / present,
-        'top5_accuracy': in_top5 / count,
-        'ece': np.abs(gaps).sum(axis=0) / count,
-    }
-
-
 def mcnemar_exact(b: int, c: int) -> float:
     """Returns the two-sided p-value of McNemar's test (1947), exact by the binomial distribution.
 
@@ -196,9 +48,9 @@ def mcnemar_exact(b: int, c: int) -> float:
         b: examples that only the one run classifies correctly.
         c: those that only the other one does.
     """
-    from scipy.stats import binomtest
+    from scipy.special import bdtr
 
-    return float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
+    return min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5)))
 
 
 def paired_difference(b: int, c: int, count: int, level: float = 0.95) -> tuple[float, Interval]:
@@ -235,6 +87,228 @@ def paired_difference(b: int, c: int, count: int, level: float = 0.95) -> tuple[
     low = brentq(excess, -1, difference - step, (z,)) if difference > -1 else -1.0
     high = brentq(excess, difference + step, 1, (-z,)) if difference < 1 else 1.0
     return difference, (float(low), float(high))
+
+
+class Mean(NamedTuple):
+    """The mean of some runs. What does not exist is NaN: a deviation needs two values."""
+
+    mean: float
+    deviation: float  # of the sample, with n - 1 in the denominator
+    n: int
+    low: float  # of the interval of the mean
+    high: float
+
+
+class Difference(NamedTuple):
+    """The difference of the means of two groups of runs, A minus B."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float  # of Student's or Welch's t test, two-sided; NaN if no value varies
+    sign_flip_p: float = math.nan  # of the sign-flip test, if the runs are paired
+
+
+class BetweenRuns(NamedTuple):
+    """Deviations of an accuracy between runs that differ in their seeds alone."""
+
+    test_set: float  # of the accuracy on these test images
+    distribution: float  # estimate for the accuracy on the distribution they are drawn from
+    variance: float  # its square before it is cut off at 0: the estimate is unbiased, so it may be
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Mean:
+    """Returns the mean of runs with its interval by Student's t (1908).
+
+    With few runs the interval holds its level for values that are about normal. That of a
+    percentile bootstrap does not: it is too short.
+
+    Args:
+        values: of a metric, one a run.
+        level: of confidence.
+    """
+    n = len(values)
+    if not n:
+        return Mean(math.nan, math.nan, 0, math.nan, math.nan)
+    mean = math.fsum(values) / n
+    deviation = math.sqrt(_variance(values))
+    half = _t_quantile(n - 1, level) * deviation / math.sqrt(n)
+    return Mean(mean, deviation, n, mean - half, mean + half)
+
+
+def paired(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Difference:
+    """Returns the difference of runs that belong together by their seeds, by Student's t.
+
+    `sign_flip_p` is that of the sign-flip test (Fisher, 1935, chapter 3), which supposes no more
+    than that A and B could change places in each pair. It counts all 2^n signs up to 20 pairs and
+    draws 100,000 beyond. With n pairs it is never below 2 / 2^n, so 5 pairs cannot reach 0.05.
+
+    Args:
+        a, b: a metric of each run, in the order of the seeds.
+        level: of confidence.
+    """
+    differences = [one - other for one, other in zip(a, b, strict=True)]
+    found = mean_interval(differences, level)
+    error = found.deviation / math.sqrt(found.n) if found.n else math.nan
+    p_value = _t_p_value(found.mean, error, found.n - 1)
+    return Difference(found.mean, found.low, found.high, p_value, sign_flip(differences))
+
+
+def welch(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Difference:
+    """Returns the difference of two independent groups of runs, whose variances may differ.
+
+    (Welch, 1947; the degrees of freedom are those of Welch and Satterthwaite.)
+
+    Args:
+        a, b: a metric of each run.
+        level: of confidence.
+    """
+    one, other = mean_interval(a), mean_interval(b)
+    difference = one.mean - other.mean
+    parts = [(each.deviation**2 / each.n, each.n - 1) for each in (one, other) if each.n > 1]
+    if len(parts) < 2:
+        return Difference(difference, math.nan, math.nan, math.nan)
+    variance = sum(part for part, _ in parts)
+    below = sum(part**2 / freedom for part, freedom in parts)
+    freedom = variance**2 / below if below else sum(freedom for _, freedom in parts)
+    error = math.sqrt(variance)
+    half = _t_quantile(freedom, level) * error
+    p_value = _t_p_value(difference, error, freedom)
+    return Difference(difference, difference - half, difference + half, p_value)
+
+
+def sign_flip(differences: Sequence[float]) -> float:
+    """Returns the two-sided p-value of the sign-flip test of a mean of 0, as `paired` describes."""
+    values = np.asarray(differences, float)
+    if not len(values):
+        return math.nan
+    if len(values) <= _EXACT_PAIRS:
+        sums = np.zeros(1)
+        for value in values:
+            sums = np.concatenate([sums + value, sums - value])
+    else:
+        rng = np.random.default_rng(0)
+        flips = (rng.integers(2, size=(1000, len(values))) * 2 - 1 for _ in range(100))
+        sums = np.concatenate([values.sum(keepdims=True), *(each @ values for each in flips)])
+    # Sums that are equal but for rounding count as equal.
+    limit = abs(values.sum()) - 1e-12 * np.abs(values).sum()
+    return float(np.mean(np.abs(sums) >= limit))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns the p-values adjusted for their number, in their order (Holm, 1979).
+
+    To call those below 0.05 significant errs in any of them with a probability of at most 0.05.
+    NaN belongs to no test and stays NaN.
+    """
+    order = sorted(
+        (i for i, p in enumerate(p_values) if not math.isnan(p)), key=p_values.__getitem__
+    )
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    for place, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - place) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def probability_of_superiority(
+    a: Sequence[float], b: Sequence[float], paired: bool, level: float = 0.95
+) -> tuple[float, Interval]:
+    """Returns the probability that a run of A beats a run of B, with its interval.
+
+    A tie counts half. Bouthillier et al. (2021, Accounting for variance in machine learning
+    benchmarks) call an improvement meaningful if the interval is above 0.5 and the probability at
+    least 0.75. Their interval is a percentile bootstrap. For few runs this one is Wilson's over the
+    pairs, or for independent groups that of Newcombe (2006, Statistics in Medicine 25, 559-573,
+    method 5).
+
+    Args:
+        a, b: a metric of each run, where higher is better.
+        paired: whether the runs belong together, in their order.
+        level: of confidence.
+    """
+    if not len(a) or not len(b):
+        return math.nan, (math.nan, math.nan)
+    one, other = np.asarray(a, float), np.asarray(b, float)
+    wins = np.sign(one - other if paired else one[:, None] - other) / 2 + 0.5
+    share = float(wins.mean())
+    if paired:
+        return share, wilson(float(wins.sum()), wins.size, level)
+    return share, _newcombe(share, len(one), len(other), level)
+
+
+def _newcombe(share, m, n, level):
+    """Returns the ends of the interval: the values that lie z of their own standard errors away."""
+    from scipy.optimize import brentq
+
+    z, more = _normal_quantile(level), (m + n) / 2 - 1
+
+    def excess(theta):
+        factor = 1 + more * (1 - theta) / (2 - theta) + more * theta / (1 + theta)
+        return (share - theta) ** 2 - z**2 * theta * (1 - theta) * factor / (m * n)
+
+    low = brentq(excess, 0, share) if 0 < share < 1 else 0.0
+    high = brentq(excess, share, 1) if 0 < share < 1 else 1.0
+    if share == 1:
+        low = brentq(excess, 0, 1 - 1e-12)
+    if share == 0:
+        high = brentq(excess, 1e-12, 1)
+    return float(low), float(high)
+
+
+def binomial_error(accuracy: float, count: int) -> float:
+    """Returns the standard error that an accuracy has because the test images are a sample.
+
+    Args:
+        accuracy: from 0 to 1.
+        count: of the test images.
+    """
+    return math.sqrt(max(0.0, accuracy * (1 - accuracy)) / count) if count else math.nan
+
+
+def between_runs_deviation(correct: np.ndarray) -> BetweenRuns:
+    """Returns how far the accuracies of runs spread, on the test images and on their distribution.
+
+    Most of the variance between runs on a test set is there because the set is finite: other images
+    would order the runs otherwise (Jordan, 2023, On the variance of neural network training with
+    respect to test sets and distributions). With n images, s^2 the variance of the accuracy between
+    runs and s_i^2 that of being right on image i, the unbiased estimate of the variance on the
+    distribution is n / (n - 1) * (s^2 - sum(s_i^2) / n^2).
+
+    Args:
+        correct: bool[R, n]: whether each of R runs classifies each of the same n images correctly.
+    """
+    runs, n = correct.shape
+    if runs < 2 or n < 2:
+        return BetweenRuns(math.nan, math.nan, math.nan)
+    test_set = float(np.var(correct.mean(axis=1), ddof=1))
+    share = correct.mean(axis=0)
+    of_images = float((share * (1 - share)).sum()) * runs / (runs - 1)
+    variance = n / (n - 1) * (test_set - of_images / n**2)
+    return BetweenRuns(math.sqrt(test_set), math.sqrt(max(0.0, variance)), variance)
+
+
+def _variance(values):
+    if len(values) < 2:
+        return math.nan
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def _t_quantile(freedom, level):
+    # scipy.stats takes half a second to import, this takes none of it.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + level) / 2)) if freedom > 0 else math.nan
+
+
+def _t_p_value(difference, error, freedom):
+    """Returns the two-sided p-value of a difference; NaN if nothing varies, which tells nothing."""
+    from scipy.special import stdtr
+
+    if not error > 0:
+        return math.nan
+    return float(2 * stdtr(freedom, -abs(difference) / error))
 
 
 def _normal_quantile(level):

@@ -11,7 +11,7 @@ import scipy.stats
 import sklearn.metrics
 
 from neptune_jax.learning import metrics
-from neptune_jax.reporting import statistics
+from neptune_jax.reporting import resampling, statistics
 
 PROPORTIONS = [(0, 1), (1, 1), (0, 40), (40, 40), (3, 7), (9_034, 10_000)]
 
@@ -114,7 +114,7 @@ def by_definition(labels, outputs, chosen):
 def test_a_bootstrap_has_the_metrics_of_each_resample():
     """With the same draws, each metric of each draw is that of scikit-learn on its examples."""
     labels, outputs = outputs_of(np.random.default_rng(0), 60, 7)
-    found = statistics.bootstrap(labels, outputs, 7, draws=200, seed=3)
+    found = resampling.bootstrap(labels, outputs, 7, draws=200, seed=3)
     rng = np.random.default_rng(3)
     draws = [by_definition(labels, outputs, rng.integers(60, size=60)) for _ in range(200)]
     assert set(found) == set(draws[0])
@@ -125,7 +125,7 @@ def test_a_bootstrap_has_the_metrics_of_each_resample():
 
 def test_a_bootstrap_agrees_with_scipys():
     labels, outputs = outputs_of(np.random.default_rng(1), 80, 3)
-    found = statistics.bootstrap(labels, outputs, 3)['f1_macro']
+    found = resampling.bootstrap(labels, outputs, 3)['f1_macro']
 
     def f1_macro(labels, prediction):
         return sklearn.metrics.f1_score(labels, prediction, average='macro')
@@ -140,11 +140,11 @@ def test_a_bootstrap_agrees_with_scipys():
 def test_a_bootstrap_does_not_depend_on_how_its_draws_are_grouped(monkeypatch):
     labels, outputs = outputs_of(np.random.default_rng(2), 50, 3)
     del outputs['in_top5']
-    found = statistics.bootstrap(labels, outputs, 3, draws=30)
+    found = resampling.bootstrap(labels, outputs, 3, draws=30)
     assert 'top5_accuracy' not in found
-    monkeypatch.setattr(statistics, '_CHUNK_BYTES', 7 * 8 * 50)
+    monkeypatch.setattr(resampling, '_CHUNK_BYTES', 7 * 8 * 50)
     advanced = []
-    again = statistics.bootstrap(labels, outputs, 3, draws=30, advance=advanced.append)
+    again = resampling.bootstrap(labels, outputs, 3, draws=30, advance=advanced.append)
     for name, interval in found.items():
         assert again[name] == pytest.approx(interval, rel=1e-12)
     assert advanced == [7, 7, 7, 7, 2]
@@ -153,19 +153,19 @@ def test_a_bootstrap_does_not_depend_on_how_its_draws_are_grouped(monkeypatch):
 def test_ten_thousand_draws_of_ten_thousand_examples_take_seconds_and_little_memory():
     labels, outputs = outputs_of(np.random.default_rng(0), 10_000, 100)
     tracemalloc.start()
-    statistics.bootstrap(labels, outputs, 100, draws=100)
+    resampling.bootstrap(labels, outputs, 100, draws=100)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 200e6
     began = time.process_time()
-    statistics.bootstrap(labels, outputs, 100, draws=500)
+    resampling.bootstrap(labels, outputs, 100, draws=500)
     assert time.process_time() - began < 3  # 60 s for 10,000; it takes 5
 
 
 def test_an_infinite_loss_spoils_no_other_interval():
     labels, outputs = outputs_of(np.random.default_rng(0), 40, 3)
     outputs['loss'] = np.where(np.arange(40) == 3, np.inf, outputs['loss'])
-    found = statistics.bootstrap(labels, outputs, 3, draws=50)
+    found = resampling.bootstrap(labels, outputs, 3, draws=50)
     assert not np.isfinite(found['loss']).any()
     assert all(np.isfinite(found[name]).all() for name in found if name != 'loss')
 
