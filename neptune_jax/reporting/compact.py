@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from neptune_jax.errors import one_line
+from neptune_jax.reporting import predictions
 from neptune_jax.reporting.run_record import Record, is_place
 from neptune_jax.runs import files
 
@@ -44,6 +45,7 @@ def to_json(record: Record, rows: int = ROWS) -> dict[str, Any]:
         'summary': dict(record.summary),
         'environment': _public(record.environment),
         'rows': _columns(thinned(record.rows, rows, _is_validation, _best_step(record.summary))),
+        'correct': dict(predictions.pack(record)),
         'trial': dict(record.trial),
         'problem': record.problem,
     }
@@ -63,21 +65,23 @@ def from_json(value: Any, shared: Mapping[str, Any] | None = None) -> Record:
     value, shared = files.restore(value), files.restore(shared or {})
     if not isinstance(value, dict) or not isinstance(value.get('name'), str):
         raise ValueError('it has no name')
-    for key in ('config', 'summary', 'environment', 'trial'):
+    for key in ('config', 'summary', 'environment', 'correct', 'trial'):
         if not isinstance(value.get(key, {}), dict):
             raise ValueError(f'its {key} is no object')
     merged = {key: {**shared.get(key, {}), **value.get(key, {})} for key in _SHARED}
     if 'config' not in value:  # a directory that holds no run shares nothing
-        merged = {}
+        merged = {key: {} for key in _SHARED}
     return Record(
         name=value['name'],
         status=str(value.get('status', '')),
         updated=float(value.get('updated', 0)),
         summary=value.get('summary', {}),
         rows=tuple(_rows(value.get('rows', []))),
+        correct=value.get('correct', {}),
         trial=value.get('trial', {}),
         problem=str(value.get('problem', '')),
-        **merged,
+        config=merged['config'],
+        environment=merged['environment'],
     )
 
 
@@ -131,7 +135,7 @@ def thinned(rows: Any, limit: int, is_validation: Any, best_step: Any = None) ->
     kinds: tuple[list[int], list[int]] = [], []
     for number, row in enumerate(rows):
         kinds[is_validation(row)].append(number)
-    chosen = set()
+    chosen: set[int] = set()
     for numbers in kinds:
         step = max(1.0, len(numbers) / limit)
         # Counted from the end, so that the last row is one of them.

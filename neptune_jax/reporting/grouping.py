@@ -18,23 +18,38 @@ class Group:
     label: str  # such as 'optim.name=sgd, optim.learning_rate=0.1'; 'all runs' if nothing differs
     fields: Mapping[str, Any]  # all fields that it was grouped by, with their values
     records: tuple[Record, ...]
+    others: tuple[str, ...] = ()  # fields but the seed that differ within groups
 
     def finished(self) -> list[Record]:
         """Returns its finished runs."""
         return [record for record in self.records if record.status == 'finished']
 
     def values(self, metric: str) -> dict[Any, float]:
-        """Returns a metric of each finished run that has it, by the run's seed.
+        """Returns a metric of each finished run that has it, by its seed.
 
-        Runs of the same seed are told apart by their names.
+        The key also names other fields that differ within the group: 'data.fold=1, seed=0'. Runs
+        that would have the same key are told apart by their names.
         """
         found: dict[Any, float] = {}
-        for record in self.finished():
+        for key, record in self.members().items():
             value = record.value(metric)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                seed = record.config.get(SEED)
-                found[record.name if seed in found or seed is None else seed] = float(value)
+                found[key] = float(value)
         return found
+
+    def members(self) -> dict[Any, Record]:
+        """Returns the finished runs by the keys of `values`, sorted by the seed."""
+        found: dict[Any, Record] = {}
+        for record in self.finished():
+            key = record.config.get(SEED)
+            if self.others:
+                names = [*self.others, SEED]
+                key = ', '.join(f'{name}={shown(record.config.get(name))}' for name in names)
+            found[record.name if key in found or not isinstance(key, int | str) else key] = record
+        numbers = sorted(key for key in found if isinstance(key, int))
+        return {
+            key: found[key] for key in (*numbers, *(key for key in found if key not in numbers))
+        }
 
 
 def differing(records: Iterable[Record]) -> list[str]:
@@ -74,13 +89,19 @@ def group(records: Iterable[Record], by: Sequence[str] | None = None) -> list[Gr
         key = (*(_key(record.value(field)) for field in fields), record.test_images)
         members.setdefault(key, []).append(record)
     named = _named_fields(fields, list(members))
+    others = tuple(
+        field
+        for field in (differing(runs) if by is not None else ())
+        if field not in fields
+        and any(len({_key(run.config.get(field)) for run in own}) > 1 for own in members.values())
+    )
     groups = []
     for key, own in members.items():
         label = ', '.join(f'{field}={shown(own[0].value(field))}' for field in named)
         if len({other[-1] for other in members if other[:-1] == key[:-1]}) > 1:
             label = ', '.join(filter(None, (label, f'test images {key[-1][:8] or "unknown"}')))
         values = {field: own[0].value(field) for field in fields}
-        groups.append(Group(label or 'all runs', values, tuple(own)))
+        groups.append(Group(label or 'all runs', values, tuple(own), others))
     return groups
 
 

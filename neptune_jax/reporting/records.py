@@ -42,7 +42,7 @@ def read(paths: Iterable[str | os.PathLike[str]]) -> list[Record]:
     """
     found: list[Record | tuple[str, bool]] = []
     seen: set[str] = set()
-    for path in map(os.fspath, paths):
+    for path in [os.fspath(each) for each in paths]:
         if os.path.isdir(path):
             found += _search(path, seen)
         elif not os.path.exists(path):

@@ -27,6 +27,7 @@ class Record:
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     rows: tuple[Mapping[str, Any], ...] = ()  # as in metrics.jsonl, maybe thinned
     artifacts: tuple[str, ...] = ()  # files that exist, such as 'artifacts/predictions.npz'
+    correct: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # reporting/predictions.py
     trial: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # trial.json of a sweep
     problem: str = ''  # one line: what is damaged, or why this is no run
 
@@ -55,12 +56,16 @@ class Record:
             return 'best'
         return 'last' if 'test' in self.summary or 'val' in self.summary else ''
 
+    def images(self, split: str) -> str:
+        """Returns the sha256 of the images of a split, such as 'test'; '' if it is unknown."""
+        data = self.environment.get('data')
+        digests = data.get('sha256') if isinstance(data, Mapping) else None
+        return str(digests.get(split) or '') if isinstance(digests, Mapping) else ''
+
     @property
     def test_images(self) -> str:
         """The sha256 of the images it was tested on; '' if it is unknown."""
-        data = self.environment.get('data')
-        digests = data.get('sha256') if isinstance(data, Mapping) else None
-        return str(digests.get('test') or '') if isinstance(digests, Mapping) else ''
+        return self.images('test')
 
     def value(self, name: str) -> Any:
         """Returns what the run has under a name, or None.
