@@ -28,7 +28,7 @@ SHORT = ['--config.train.epochs=8', '--config.eval.batch_size=16', '--config.dat
 def commands():
     """The five commands of the page, and the one that asks the server, as lists of words."""
     code = ''.join(re.findall(r'^```\n(.*?)^```', PAGE.read_text(), re.DOTALL | re.MULTILINE))
-    return [shlex.split(line) for line in code.splitlines() if re.match('python|curl', line)]
+    return [shlex.split(line) for line in code.splitlines() if re.match('python -m|curl', line)]
 
 
 @pytest.fixture(scope='module')
