@@ -63,6 +63,7 @@ def prepare_for_run(workdir: str) -> None:
     if reader.read_run_config(workdir).get('model', {}).get('dtype') == 'bfloat16':
         startup.prepare_bfloat16()
     backend.import_jax()
+    backend.devices()
 
 
 def run(main: Callable[[list[str]], None], positional: str = '') -> None:

@@ -25,9 +25,7 @@ NULL = flags.DEFINE_bool('null', False, 'NUL separates the names on standard inp
 SHARD = flags.DEFINE_string('shard', '1/1', 'The part of the files to predict: 1/n to n/n.')
 EXPLAIN = flags.DEFINE_string('explain', None, 'A folder for a picture that explains each row.')
 CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', 'best, last, or a step.')
-RESIZE = flags.DEFINE_string(
-    'resize', '', 'stretch, crop or pad other sizes, rather than as in the training.'
-)
+RESIZE = flags.DEFINE_string('resize', '', 'stretch, crop or pad; by default as in the training.')
 BATCH_SIZE = flags.DEFINE_integer('batch_size', None, 'Images computed at once.', lower_bound=1)
 WORKERS = flags.DEFINE_integer(
     'workers', None, 'Processes that decode; 0: none. By default as many as cores.', lower_bound=0
@@ -49,6 +47,7 @@ def main(args: list[str]) -> None:
         prediction_outputs.check_flags(out, FORMAT.value, RESUME.value)
         names = image_files.list_files(args[1:], RECURSIVE.value, '\0' if NULL.value else '\n')
         names = image_files.shard(names, SHARD.value)
+        cli.prepare_for_run(workdir)
 
         from neptune_jax.inference import predicting
 

@@ -23,7 +23,7 @@ class Output(Protocol):
     """Takes the predictions of the files from number `start` on, in their order."""
 
     start: int
-    written: int  # rows before `start` that need not be compared; those after it are compared
+    written: int  # rows that are there; those from `start` on are compared with new ones
     errors: int  # files that cannot be read, among all rows
 
     def write(self, predictions: Sequence[Prediction]) -> None:
