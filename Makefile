@@ -35,6 +35,7 @@ smoke: $(VENV)/.train
 stress: $(VENV)/.dev multihost
 	$(VENV)/bin/python -m tests.stress.fuzz --cases=20000
 	$(VENV)/bin/python -m tests.stress.tracking --kills=10
+	$(VENV)/bin/python -m tests.stress.requests --requests=10000
 	$(VENV)/bin/python -m tests.stress.kills --kills=200
 
 multihost: $(VENV)/.train

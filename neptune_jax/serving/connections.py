@@ -76,7 +76,11 @@ class Connection(HttpToolsProtocol):
 
     def _set_deadline(self):
         self._clear_deadline()
-        self._deadline = self.loop.call_later(self.limits.body_seconds, self._give_up)
+        self._deadline = self.loop.call_later(self.limits.body_seconds, self._wait_once_more)
+
+    def _wait_once_more(self):
+        # If the loop was busy, what has arrived in time is read before this.
+        self._deadline = self.loop.call_later(0.001, self._give_up)
 
     def _give_up(self):
         if self.flow.write_paused or self._is_answering():

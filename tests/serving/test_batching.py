@@ -48,8 +48,10 @@ def held(batcher, picture):
 
     answer = batcher.submit([read])
     assert begun.wait(30)
-    yield answer
-    go_on.set()
+    try:
+        yield answer
+    finally:
+        go_on.set()
 
 
 def test_all_that_wait_are_one_batch_with_the_bits_of_the_predictor(predictor, pictures):

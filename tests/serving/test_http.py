@@ -182,6 +182,11 @@ def test_every_answer_forbids_to_guess_its_type(server):
         assert server.ask('GET', path)[1]['x-content-type-options'] == 'nosniff'
 
 
+def test_a_body_that_is_announced_as_too_large_is_not_read(server):
+    answer = server.send(HEAD + b'Content-Length: 99999999999\r\n\r\n')
+    assert status_of(answer) == 413
+
+
 def test_a_chunked_body_is_counted(server):
     def chunked():
         for _ in range(17):
