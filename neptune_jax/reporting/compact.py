@@ -130,8 +130,8 @@ def thinned(rows: Any, limit: int, is_validation: Any, best_step: Any = None) ->
         is_validation: whether a row is of the validation.
         best_step: a function that says whether a row is the one of the best checkpoint.
     """
-    if len(rows) <= limit:
-        return list(rows)
+    if len(rows) <= limit or not limit:
+        return list(rows) if limit else []
     kinds: tuple[list[int], list[int]] = [], []
     for number, row in enumerate(rows):
         kinds[is_validation(row)].append(number)

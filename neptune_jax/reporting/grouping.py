@@ -9,6 +9,7 @@ from neptune_jax.errors import UserError
 from neptune_jax.reporting.run_record import Record, is_place
 
 SEED = 'seed'
+_MAX_NAMED = 3  # fields in a label that are there though the others would be enough
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Group:
     label: str  # such as 'optim.name=sgd, optim.learning_rate=0.1'; 'all runs' if nothing differs
     fields: Mapping[str, Any]  # all fields that it was grouped by, with their values
     records: tuple[Record, ...]
+    named: tuple[str, ...] = ()  # the fields in its label, if the label has nothing else
     others: tuple[str, ...] = ()  # fields but the seed that differ within groups
 
     def finished(self) -> list[Record]:
@@ -96,13 +98,29 @@ def group(records: Iterable[Record], by: Sequence[str] | None = None) -> list[Gr
         and any(len({_key(run.config.get(field)) for run in own}) > 1 for own in members.values())
     )
     groups = []
+    keys = [key[:-1] for key in members]
+    is_same_images = len(set(keys)) == len(keys)
     for key, own in members.items():
         label = ', '.join(f'{field}={shown(own[0].value(field))}' for field in named)
-        if len({other[-1] for other in members if other[:-1] == key[:-1]}) > 1:
+        if keys.count(key[:-1]) > 1:
             label = ', '.join(filter(None, (label, f'test images {key[-1][:8] or "unknown"}')))
-        values = {field: own[0].value(field) for field in fields}
-        groups.append(Group(label or 'all runs', values, tuple(own), others))
+        groups.append(
+            Group(
+                label=label or 'all runs',
+                fields={field: own[0].value(field) for field in fields},
+                records=tuple(own),
+                named=tuple(named) if is_same_images else (),
+                others=others,
+            )
+        )
     return groups
+
+
+def named_fields(records: Iterable[Record]) -> list[str]:
+    """Returns the fields of `differing` that are needed to tell the configs apart."""
+    runs = [record for record in records if record.is_run]
+    fields = differing(runs)
+    return _named_fields(fields, [tuple(_key(run.value(each)) for each in fields) for run in runs])
 
 
 def shown(value: Any) -> str:
@@ -119,15 +137,20 @@ def shown(value: Any) -> str:
 def _named_fields(fields, keys):
     """Returns the fields that a label needs.
 
-    Networks differ in many fields of their own; those are left out where the others tell the
-    groups apart.
+    Networks differ in many fields of their own, and runs of several experiments in many others;
+    those are left out where the rest tells the groups apart.
     """
     named = list(fields)
-    for field in reversed(fields):
-        if field.startswith(('model.', 'optim.options.')) and field != 'model.name':
-            rest = [each for each in named if each != field]
-            if _count(keys, fields, rest) == _count(keys, fields, named):
-                named = rest
+    own = [field for field in fields if field.startswith(('model.', 'optim.options.'))]
+    # The name of a network, an optimizer or the data tells most, so it is the last to go.
+    for field in sorted(
+        [*reversed(own), *reversed(fields)], key=lambda each: each.endswith('.name')
+    ):
+        if field not in named or (field not in own and len(named) <= _MAX_NAMED):
+            continue
+        rest = [each for each in named if each != field]
+        if _count(keys, fields, rest) == _count(keys, fields, named):
+            named = rest
     return named
 
 

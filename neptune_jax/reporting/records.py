@@ -111,6 +111,8 @@ def _read_run(folder: str, is_run: bool, limit: int) -> Record:
     except OSError as error:
         rows, problem = (), f'metrics.jsonl cannot be read: {one_line(error, 120)}'
     problems += [problem] if problem else []
+    if not config and not problems:
+        problems.append('has not begun: there is no config.json')
     return Record(
         name=folder,
         workdir=folder,

@@ -56,6 +56,15 @@ class Record:
             return 'best'
         return 'last' if 'test' in self.summary or 'val' in self.summary else ''
 
+    @property
+    def best_validation(self) -> float:
+        """The accuracy of the best checkpoint on the validation split, so far; NaN if unknown."""
+        best = self.summary.get('best')
+        found = [best.get('accuracy')] if isinstance(best, Mapping) else []
+        found += [value for _, value in self.series('val/accuracy')] if not found else []
+        numbers = [value for value in found if isinstance(value, int | float)]
+        return max((value for value in numbers if not math.isnan(value)), default=math.nan)
+
     def images(self, split: str) -> str:
         """Returns the sha256 of the images of a split, such as 'test'; '' if it is unknown."""
         data = self.environment.get('data')
