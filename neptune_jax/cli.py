@@ -107,6 +107,44 @@ def config_name() -> str:
     return '_'.join([name, *re.findall(r'\w+', text)])
 
 
+def config_arguments() -> list[str]:
+    """Returns the arguments of the command line that set --config and its fields, as given."""
+    found: list[str] = []
+    for number, arg in enumerate(_ARGUMENTS):
+        if re.match(r'--?(no)?config(\.|=|$)', arg):
+            found.append(arg)
+            follows = _ARGUMENTS[number + 1 : number + 2]
+            if '=' not in arg and follows and not follows[0].startswith('-'):
+                found += follows  # the value of --config.FIELD VALUE
+    return found
+
+
+def read_sweep() -> list[dict[str, Any]] | None:
+    """Returns what the config file's get_sweep() yields; None if it has no such function.
+
+    'FILE:TEXT' passes the text to it, as it does to get_config().
+
+    Raises:
+        UserError: the function fails, or yields anything but dicts of fields and their values.
+    """
+    flag: Any = flags.FLAGS['config']
+    file, *text = flag.config_filename.split(':', 1)
+    file = files.expand_user(file, '--config')
+    try:
+        get_sweep = runpy.run_path(file).get('get_sweep')
+        points = None if get_sweep is None else list(get_sweep(*text))
+    except (UserError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # whatever the file does
+        raise UserError(f'{_place(error, file)}: get_sweep(): {_describe(error)}') from error
+    for point in points or ():
+        if not (isinstance(point, dict) and all(isinstance(name, str) for name in point)):
+            raise UserError(
+                f'{file}: get_sweep() must yield dicts such as {{"seed": 0}}, not {point!r:.80}'
+            )
+    return points
+
+
 def _parse_flags(argv, positional):
     if any(_HELP_FLAGS.fullmatch(arg) for arg in argv):
         print(_help_text(positional))

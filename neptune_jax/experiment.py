@@ -84,8 +84,8 @@ class Experiment:
         return next_state, values | {'learning_rate': rate}
 
 
-def create(config: ConfigDict) -> Experiment:
-    """Returns the Experiment that `config` describes.
+def check(config: ConfigDict) -> drivers.Parallel:
+    """Checks what needs no data, which may take long to prepare; returns the driver.
 
     Raises:
         UserError: a value that cannot be used; the message names its field.
@@ -97,8 +97,22 @@ def create(config: ConfigDict) -> Experiment:
         ahead_of_time=not config.train.debug_nans,
     )
     _check_batches(config, parallel)
-    models.create_model(config.model, num_classes=2)  # a mistake is found before data are prepared
-    data = dataset.load(config.data)
+    models.create_model(config.model, num_classes=2)
+    return parallel
+
+
+def create(config: ConfigDict, data: dataset.Dataset | None = None) -> Experiment:
+    """Returns the Experiment that `config` describes.
+
+    Args:
+        config: the whole ConfigDict.
+        data: of the `data` group, where it has been loaded before.
+
+    Raises:
+        UserError: a value that cannot be used; the message names its field.
+    """
+    parallel = check(config)
+    data = data or dataset.load(config.data)
     if config.train.steps_per_call > 1 and data.mode != 'device':
         raise UserError(
             f'train.steps_per_call={config.train.steps_per_call} must be 1 unless the data are in '

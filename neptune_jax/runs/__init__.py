@@ -13,6 +13,8 @@ import.json        the origin of an imported run; see tracking/offline
 damaged/           checkpoints that failed their checksums, if there were any
 profile/           a profiler trace, if one was asked for
 .lock              held by the process that writes
+trial.json         of a run that belongs to a sweep: its number, the fields that the sweep has set
+trial.log          what such a run has printed
 
 Keys are `split/name`. The steps of a key strictly increase. NaN and infinities are kept as the
 strings "NaN", "Infinity" and "-Infinity". Process 0 alone writes.

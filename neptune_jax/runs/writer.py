@@ -26,6 +26,8 @@ _FREE_FIELDS = tuple(
 # What a start leaves if it is killed before config.json is complete.
 _BEFORE_CONFIG = {'.lock', '.config.json.unfinished', 'environment.json', 'artifacts'}
 _BEFORE_CONFIG.add('.environment.json.unfinished')
+# What a sweep puts there before it starts a trial.
+_BEFORE_CONFIG |= {'trial.json', '.trial.json.unfinished', 'trial.log', '.trial.lock'}
 
 
 class Run:
@@ -189,19 +191,34 @@ def _is_unstarted(workdir):
     return found <= _BEFORE_CONFIG and not (artifacts.is_dir() and any(artifacts.iterdir()))
 
 
-def _refuse_other_config(workdir, config):
-    # Both as they stand in a file, where NaN equals NaN. A field that is newer than the run has its
-    # default there.
+def decisive_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a config that the results depend on, by their full names.
+
+    The values are as they stand in a file, where NaN equals NaN. A field that the config does not
+    have yet, because it is newer than a run, has its default.
+
+    Args:
+        config: nested dicts, as in config.json.
+    """
     added = {name: field.default for name, field in defaults.FIELDS.items()}
-    before = files.encode(added) | files.flatten(files.read_json(workdir / 'config.json'), '.')
-    now = files.encode(added) | files.flatten(files.encode(config), '.')
-    differences = [
+    fields = files.encode(added) | files.flatten(files.encode(config), '.')
+    return {name: value for name, value in fields.items() if not name.startswith(_FREE_FIELDS)}
+
+
+def config_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Returns 'FIELD: VALUE there, VALUE here' for fields of `decisive_fields` that differ."""
+    return [
         f'{field}: {before.get(field)!r} there, {now.get(field)!r} here'
         for field in sorted(before.keys() | now.keys())
-        if before.get(field) != now.get(field) and not field.startswith(_FREE_FIELDS)
+        if before.get(field) != now.get(field)
     ]
-    if differences:
+
+
+def _refuse_other_config(workdir, config):
+    before = decisive_fields(files.read_json(workdir / 'config.json'))
+    found = config_differences(before, decisive_fields(config))
+    if found:
         raise UserError(
-            f'--workdir={workdir} holds a run of another config ({"; ".join(differences)}); choose '
+            f'--workdir={workdir} holds a run of another config ({"; ".join(found)}); choose '
             'another --workdir, or use the config of that run to continue it'
         )
