@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.benchmarks import training, versions
+from experiments.benchmarks import serving, training, versions
 from experiments.four_networks import run as four_networks
 from experiments.speedrun import config as speedrun
 
@@ -27,6 +27,7 @@ FINISHED_RUNS = ROOT / 'experiments/finished_runs/results'
 DATA = 'experiments/benchmarks/results/data.jsonl'
 SPLITS = 'experiments/benchmarks/results/splits.jsonl'
 NEAR_DUPLICATES = 'experiments/benchmarks/results/near_duplicates.jsonl'
+INFERENCE = 'experiments/benchmarks/results/inference.jsonl'
 SPEEDRUN = 'experiments/speedrun/results'
 _BLOCK = re.compile(r'(<!-- figures: (.+?) -->\n).*?(?=<!-- end -->)', re.DOTALL)
 
@@ -286,6 +287,31 @@ def _data(benchmark):
     return [record for record in _read(DATA) if record['benchmark'] == benchmark]
 
 
+def inference():
+    """Returns a table of how fast images are predicted, and on which machine."""
+    columns = {
+        'predict to evaluation': 'decoded, against an evaluation',
+        'predict to decoding': 'files, against decoding alone',
+        'predict to torch': 'files, against PyTorch',
+    }
+    records = _read(INFERENCE)
+    titles = ' | '.join(['network', 'files/s, median', *columns.values()])
+    lines = [f'| {titles} |', '|---|---:|---:|---:|---:|']
+    for record in records:
+        rate = statistics.median(record['images_per_second']['predict, files'])
+        ratios = [
+            f'{ratio["median"]:.2f} ({ratio["low"]:.2f}-{ratio["high"]:.2f})'
+            for ratio in (record['ratios'][name] for name in columns)
+        ]
+        lines.append(f'| `{record["network"]}` | {rate:,.0f} | {" | ".join(ratios)} |')
+    first, packages = records[0], records[0]['packages']
+    text = _paragraph(f"""
+        Ratios are medians over rounds in alternation, with quartiles. {first['processor']},
+        {first['cpu_count']} cores, Python {first['python']}, JAX {packages['jax']}, PyTorch
+        {packages['torch']}, Pillow {packages['pillow']}.""")
+    return '\n'.join([*lines, '', text])
+
+
 def kills():
     """Returns a paragraph about the trainings that were killed and started again."""
     records = [each for each in _read('tests/stress/results.jsonl') if 'kills' in each]
@@ -318,6 +344,43 @@ def tracking():
         metrics took {cost['microseconds_a_row']['median']:.0f} microseconds
         ([results](../{speed}): {cost['environment']['cpu_count']} CPU cores, Python
         {cost['environment']['python']}, JAX {cost['environment']['packages']['jax']}).""")
+
+
+def served():
+    """Returns a table of how fast `serve` answers, beside other servers."""
+    first = next(iter(serving.read().values()))
+    versions = first['versions']
+    ratios = {
+        (connections, name): f'{serving.ratio(connections, name):.2f}'
+        for connections in (8, 64)
+        for name in (serving.PLAIN, serving.LITSERVE)
+    }
+    text = _paragraph(f"""
+        With 8 connections `serve` answers {ratios[8, serving.PLAIN]} times as many images as the
+        plain handler and {ratios[8, serving.LITSERVE]} times as many as LitServe; with 64
+        connections, {ratios[64, serving.PLAIN]} and {ratios[64, serving.LITSERVE]} times. `cnn`,
+        PNG files of 28x28 pixels, client and server on the same machine, in alternation; medians
+        over {len(first['images_per_second'])} rounds. The plain handler decodes and computes one
+        image in a thread of Starlette's pool; LitServe takes images in JSON, in batches of up to 64
+        ([results](../experiments/benchmarks/results/serving.jsonl): {first['processor']},
+        {first['cpu_count']} cores, Python {first['python']}, JAX {versions['jax']}, LitServe
+        {versions['litserve']}).""")
+    return f'{serving.table()}\n\n{text}'
+
+
+def bad_requests():
+    """Returns a paragraph about the bad requests that a server got."""
+    record = [each for each in _read('tests/stress/results.jsonl') if 'bad_requests' in each][-1]
+    statuses = ', '.join(
+        f'{count:,} with {status}' for status, count in record['statuses'].items() if status != '0'
+    )
+    return _paragraph(f"""
+        Of {record['bad_requests']:,} random requests, most of them bad (damaged images, bombs,
+        slow bodies, wrong lengths, odd HTTP), {record['faults']} did harm or got a wrong answer.
+        {statuses} were answered; {record['statuses'].get('0', 0):,} were not, because the client
+        had broken the connection. After each fifth of them the server had
+        {', '.join(map(str, record['mebibytes']))} MiB of memory
+        ([results](../tests/stress/results.jsonl), `python -m tests.stress.requests`).""")
 
 
 # -------------------------------------------------------------------------------------- speedrun
@@ -402,6 +465,9 @@ BLOCKS = {
     'splits': splits,
     'near_duplicates': near_duplicates,
     'modes': modes,
+    'inference': inference,
+    'serving': served,
+    'bad requests': bad_requests,
     'kills': kills,
     'tracking': tracking,
     'rungs': rungs,

@@ -26,10 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from configs import cnn
-from neptune_jax.data import dataset
 from neptune_jax.runs import environment
-from neptune_jax.training import loop
 
 RESULTS = Path(__file__).parent / 'results/serving.jsonl'
 SERVERS = 'experiments.benchmarks.servers'
@@ -58,7 +55,7 @@ class Server:
         with socket.create_server(('127.0.0.1', 0)) as free:
             self.port = free.getsockname()[1]
         command = [*command[:-1], f'{command[-1]}{self.port}']
-        self.process = subprocess.Popen(command, start_new_session=True)
+        self.process = subprocess.Popen(command, process_group=0)
         content = next(folder.iterdir()).read_bytes()
         if name == LITSERVE:
             content = json.dumps({'image': base64.b64encode(content).decode()}).encode()
@@ -126,6 +123,10 @@ def measure(litserve: str, rounds: int, seconds: float):
 
 def prepare(folder):
     """Trains a run for two steps, which is as fast as any other; returns a folder of images."""
+    from configs import cnn
+    from neptune_jax.data import dataset
+    from neptune_jax.training import loop
+
     config = cnn.get_config()
     config.data.name, config.data.dir = 'fashion_mnist_mini', f'{folder}/data'
     config.train.steps = 2
