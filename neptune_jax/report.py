@@ -41,7 +41,7 @@ def main(args: list[str]) -> None:
     with exits.interruptible():
         found = records.read([files.expand_user(path, 'RUN_DIR') for path in args])
         selected = selection.select(found, WHERE.value, SORT.value)
-        if form == 'html':
+        if out and form == 'html':
             from neptune_jax.reporting import page
 
             with formats.writing(out):

@@ -4,7 +4,8 @@
     conjunction = factor {('and' | ',') factor}
     factor      = 'not' factor | '(' condition ')' | field operator value
     operator    = '==' | '=' | '!=' | '<' | '<=' | '>' | '>='
-    value       = a number | True | False | None | a word | 'a text' | [value, ...]
+    value       = scalar | '[' scalar {',' scalar} ']'
+    scalar      = a number | True | False | None | a word | 'a text'
 
 Nothing of a condition is executed.
 """
@@ -174,10 +175,13 @@ class _Parser:
             self._next()
             values = []
             while not self._take(']'):
-                values.append(self._value())
+                values.append(self._scalar())
                 if not self._take(',') and self._token != ']':
                     self._fail(f'in a list there is {self._token!r} and no ] or comma')
             return values
+        return self._scalar()
+
+    def _scalar(self):
         if self._kind not in ('word', 'text'):
             self._fail(f'there is {self._token!r} where a value should be')
         is_text = self._kind == 'text'
@@ -192,8 +196,9 @@ class _Parser:
             return token
 
     def _fail(self, problem):
+        text = self._text if len(self._text) <= 200 else f'{self._text[:200]} ...'
         raise UserError(
-            f"{self._flag}={self._text}: {problem}; write it like 'optim.learning_rate<0.1 and "
+            f"{self._flag}={text}: {problem}; write it like 'optim.learning_rate<0.1 and "
             "status==finished'"
         )
 

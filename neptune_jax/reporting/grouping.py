@@ -141,7 +141,11 @@ def _named_fields(fields, keys):
     those are left out where the rest tells the groups apart.
     """
     named = list(fields)
-    own = [field for field in fields if field.startswith(('model.', 'optim.options.'))]
+    own = [
+        field
+        for field in fields
+        if field.startswith(('model.', 'optim.options.')) and field != 'model.name'
+    ]
     # The name of a network, an optimizer or the data tells most, so it is the last to go.
     for field in sorted(
         [*reversed(own), *reversed(fields)], key=lambda each: each.endswith('.name')

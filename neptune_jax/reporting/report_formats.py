@@ -118,15 +118,20 @@ def markdown(report: Report) -> str:
 
 
 def latex(report: Report) -> str:
-    """Returns the tables of groups and comparisons for LaTeX with the package booktabs."""
+    """Returns the tables of groups and comparisons for LaTeX with the package booktabs.
+
+    The values of single seeds and p-values that are not adjusted are left out.
+    """
     parts = []
     for table in report.tables():
-        sides = ''.join('r' if column.is_number else 'l' for column in table.columns)
-        header = ' & '.join(escaping.latex(column.name) for column in table.columns)
+        chosen = [i for i, column in enumerate(table.columns) if not column.is_detail]
+        columns = [table.columns[i] for i in chosen]
+        sides = ''.join('r' if column.is_number else 'l' for column in columns)
+        header = ' & '.join(escaping.latex(column.name) for column in columns)
         rows = [
             ' & '.join(
-                _latex_number(text) if column.is_number else escaping.latex(text)
-                for column, text in zip(table.columns, row, strict=True)
+                _latex_number(row[i]) if table.columns[i].is_number else escaping.latex(row[i])
+                for i in chosen
             )
             for row in table.rows
         ]

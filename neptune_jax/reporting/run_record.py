@@ -60,8 +60,10 @@ class Record:
     def best_validation(self) -> float:
         """The accuracy of the best checkpoint on the validation split, so far; NaN if unknown."""
         best = self.summary.get('best')
-        found = [best.get('accuracy')] if isinstance(best, Mapping) else []
-        found += [value for _, value in self.series('val/accuracy')] if not found else []
+        accuracy = best.get('accuracy') if isinstance(best, Mapping) else None
+        if isinstance(accuracy, int | float):
+            return accuracy
+        found = [value for _, value in self.series('val/accuracy')]
         numbers = [value for value in found if isinstance(value, int | float)]
         return max((value for value in numbers if not math.isnan(value)), default=math.nan)
 

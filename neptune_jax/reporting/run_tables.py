@@ -25,7 +25,7 @@ class Column(NamedTuple):
 
     name: str
     is_number: bool = False
-    is_detail: bool = False  # left out on a narrow terminal
+    is_detail: bool = False  # left out where there is little room
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def groups_table(summaries: Sequence[Summary]) -> Table:
     has_error = any(not math.isnan(each.binomial_error) for each in summaries)
     has_between = any(not math.isnan(each.between.distribution) for each in summaries)
     columns += [Column('error of the images', True)] if has_error else []
-    columns += [Column('deviation on the distribution', True)] if has_between else []
+    columns += [Column('deviation of the true accuracy', True)] if has_between else []
     rows = []
     for each in summaries:
         group, mean = each.group, each.mean
