@@ -69,16 +69,16 @@ def map_in_processes(
     pending: collections.deque[Any] = collections.deque()
     # Started anew, not forked: JAX and tfds have threads, which a fork would break.
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(processes, context, _prepare_worker) as pool:
-        try:
-            while chunk := list(itertools.islice(items, size)):
-                pending.append(pool.submit(_map_chunk, function, chunk))
-                if len(pending) * size >= ahead:
-                    yield from pending.popleft().result()
-            while pending:
+    pool = ProcessPoolExecutor(processes, context, _prepare_worker)
+    try:
+        while chunk := list(itertools.islice(items, size)):
+            pending.append(pool.submit(_map_chunk, function, chunk))
+            if len(pending) * size >= ahead:
                 yield from pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _map_chunk(function, chunk):
