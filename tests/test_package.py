@@ -61,6 +61,9 @@ def test_the_wheel_holds_the_package_and_the_small_data_set_and_nothing_else(whe
     assert len(data) == 5
     page = {str(path.relative_to(ROOT)) for path in ROOT.glob('neptune_jax/serving/page/*')}
     assert len(page) == 3
+    report = ROOT / 'neptune_jax/reporting/page'
+    page |= {str(p.relative_to(ROOT)) for kind in ('css', 'js') for p in report.glob(f'*.{kind}')}
+    assert len(page) == 7
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / 'neptune_jax').rglob('*.py')}
     assert package == modules | data | page
 

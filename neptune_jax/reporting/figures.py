@@ -12,13 +12,13 @@ from neptune_jax.data.dataset import Dataset
 from neptune_jax.data.given import GivenImages
 from neptune_jax.errors import one_line
 from neptune_jax.learning import metrics
-from neptune_jax.reporting import names, statistics
+from neptune_jax.reporting import names, statistics, tiling
 from neptune_jax.runs import reader
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MISTAKES_SHOWN, IMAGES_A_ROW = 25, 5
+MISTAKES_SHOWN = 25
 MAX_NUMBERED_CLASSES = 60  # with more, the confusion matrix is drawn without numbers
 PAIRS_SHOWN = 25
 MAX_CELLS = 1000  # of the confusion matrix, in each direction
@@ -67,7 +67,7 @@ def write(
 def save(draw: 'Callable[[], Figure]', path: Path) -> None:
     """Draws a figure into a file. If that fails it costs one warning line."""
     try:
-        draw().savefig(path, dpi=120)
+        draw().savefig(path, dpi=tiling.DPI)
     except Exception as error:  # results are saved already; no figure is worth a failed run
         path.unlink(missing_ok=True)
         problem = f'{type(error).__name__}: {one_line(error, 200)}'
@@ -201,23 +201,20 @@ def worst_mistakes(
 
 def captioned(images: np.ndarray, captions: Sequence[str], title: str, lines: int = 2) -> 'Figure':
     """Draws images [n, H, W, C], five a row, each below its caption of some lines."""
-    pitch = 1.9 + 0.15 * lines  # inches
-    rows = max(1, -(-len(images) // IMAGES_A_ROW))
-    width, height = 1.9 * IMAGES_A_ROW, pitch * rows + 0.4
+    width, height = tiling.size(len(images), lines)
     figure = new_figure(width, height, layout=None)
     # All on one pair of axes, in inches: a pair for each image takes seconds to draw.
     axes = figure.add_axes((0, 0, 1, 1))
     axes.text(width / 2, 0.2, title, ha='center', va='center', fontsize=12)
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(place, IMAGES_A_ROW)
-        x, y = 1.9 * column + 0.95, pitch * (row + 1) - 0.5  # of its centre
-        half = 0.85 * np.array(image.shape[:2]) / max(image.shape[:2])
+        left, top, right, bottom = tiling.box(place, image.shape, lines)
         axes.imshow(
             image.squeeze(-1) if image.shape[-1] == 1 else image,
             cmap='gray',
-            extent=(x - half[1], x + half[1], y + half[0], y - half[0]),
+            extent=(left, right, bottom, top),
         )
-        axes.text(x, y - 0.9, caption, ha='center', va='bottom', fontsize=8, **names.style())
+        x, y = (left + right) / 2, (top + bottom) / 2 - 0.9
+        axes.text(x, y, caption, ha='center', va='bottom', fontsize=8, **names.style())
     axes.axis((0, width, height, 0))
     axes.set_axis_off()
     return figure

@@ -31,7 +31,7 @@ def replace(path: Path, text: str) -> None:
     """Writes a file, or replaces its content, atomically."""
     unfinished = path.with_name(f'.{path.name}.unfinished')
     try:
-        with unfinished.open('w') as file:
+        with unfinished.open('w', encoding='utf-8') as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -42,7 +42,7 @@ def replace(path: Path, text: str) -> None:
             raise
         # The disk has no room for a second copy. The blocks of a small file have room for its new
         # content, so overwrite it in place.
-        with path.open('r+') as file:
+        with path.open('r+', encoding='utf-8') as file:
             file.write(text)
             file.truncate()
 
