@@ -265,6 +265,10 @@ FIELDS = {
     'log.every': Field(
         '50 steps', 'How often a row of training metrics is written.', '(0, 1e12]', units=_LENGTH
     ),
+    # ------------------------------------------------------------------------------------ report
+    'report.every_run': Field(
+        True, 'A run that has finished draws report.html, a page of all its results.'
+    ),
     # ----------------------------------------------------------------------------------- neptune
     'neptune.mode': Field(
         'auto',

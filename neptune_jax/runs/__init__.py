@@ -6,6 +6,7 @@ metrics.jsonl      one JSON object a line: `step`, `time` and values by key ('tr
 summary.json       status, progress and results; replaced atomically
 checkpoints/       Orbax: the latest checkpoints and the best one, with checksums
 artifacts/         tables, figures and the predictions on the test split
+report.html        all of it as a page; drawn when the run has finished (report.every_run)
 sync/              what each tracker has received; see tracking/replay.py
 evaluations/       results of `evaluate`, a folder each
 calibration.json   the temperature that `evaluate --temperature=fit --save` has fitted

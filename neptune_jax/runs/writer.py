@@ -20,7 +20,7 @@ from neptune_jax.runs import files, reader
 _FREE_FIELDS = tuple(
     'data.dir data.archive_dir data.mode data.workers checkpoint.every checkpoint.keep log. '
     'parallel.driver parallel.num_devices parallel.distributed parallel.wait_seconds '
-    'train.debug_nans train.profile_steps neptune.'.split()
+    'report. train.debug_nans train.profile_steps neptune.'.split()
 )
 
 # What a start leaves if it is killed before config.json is complete.

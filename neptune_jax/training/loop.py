@@ -17,7 +17,7 @@ from neptune_jax.errors import Preempted, UserError
 from neptune_jax.experiment import create, init_state, read_initial_weights
 from neptune_jax.learning import metrics
 from neptune_jax.learning.state import count_params
-from neptune_jax.reporting import figures, tables
+from neptune_jax.reporting import figures, page, tables
 from neptune_jax.runs import checkpoints as checkpointing
 from neptune_jax.runs import environment, reader, writer
 from neptune_jax.tracking import follow
@@ -71,6 +71,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
                 terminal.line('this run has finished before; its results were:')
             else:
                 _run(experiment, run, weights, preemption)
+                if config.report.every_run and jax.process_index() == 0:
+                    page.write_run(run.workdir)
             if jax.process_index() == 0:
                 progress.results(run, experiment)
             return run.summary

@@ -43,6 +43,7 @@ def test_a_run_leaves_what_the_format_promises(config, tmp_path):
         'summary.json',
         'checkpoints',
         'artifacts',
+        'report.html',
         '.lock',
     }
     assert json.loads((tmp_path / 'summary.json').read_text()) == summary

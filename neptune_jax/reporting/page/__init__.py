@@ -7,11 +7,15 @@ filter and copy tables, and answer to the pointer. Every text from a config or a
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
+from neptune_jax import terminal
+from neptune_jax.errors import one_line
+from neptune_jax.reporting import records as reading
 from neptune_jax.reporting.page import document
 from neptune_jax.reporting.run_record import Record
 
-__all__ = ['html', 'write']
+__all__ = ['html', 'write', 'write_run']
 
 
 def html(
@@ -50,3 +54,13 @@ def write(
     """
     text = html(records, group_by=group_by, baseline=baseline, metric=metric)
     document.write(path, text)
+
+
+def write_run(workdir: str | os.PathLike[str]) -> None:
+    """Writes report.html of a run into its directory. If that fails it costs one warning line."""
+    path = Path(workdir) / 'report.html'
+    try:
+        write(reading.read([workdir]), path)
+    except Exception as error:  # results are saved already; no page is worth a failed run
+        problem = f'{type(error).__name__}: {one_line(error, 200)}'
+        terminal.line(f'warning: {path} was not written ({problem})')
