@@ -275,10 +275,9 @@ def _kind(name: str, base: ConfigDict) -> type:
 
 
 def _split(text):
-    """Yields what the commas outside of brackets and quotes separate."""
-    yield from (
-        part.strip() for part in re.findall(r"""(?:\([^)]*\)|'[^']*'|"[^"]*"|[^,('"])+""", text)
-    )
+    """Returns what the commas outside of brackets and quotes separate."""
+    parts = re.findall(r"""(?:\([^)]*\)|'[^']*'|"[^"]*"|[^,('"]|[('"])+""", text)
+    return [part.strip() for part in parts]
 
 
 def _value(name, text, base, where):

@@ -77,9 +77,10 @@ class Trial:
             'number': self.number,
             'overrides': self.overrides,
         }
-        files.write_json(
-            self.path('trial.json'), value | ({'failures': failures} if failures else {})
-        )
+        if failures:
+            value['failures'] = failures
+        self.directory.mkdir(parents=True, exist_ok=True)
+        files.write_json(self.path('trial.json'), value)
 
     def note_failure(self, error: str, final: bool) -> None:
         """Adds a failure to trial.json, and sees that the status is 'failed'.
