@@ -2,8 +2,8 @@
 
 A file is made of blocks. The first line of a block has what all its runs share, `{"format": ...,
 "shared": {"config": ..., "environment": ...}}`; each line after it is a run, without that. Files
-can be joined with `cat`. Rows are kept as columns, thinned and rounded. What says where files lay
-on the machine, or where a run was sent, is left out.
+can be joined with `cat`. Rows are kept as columns, thinned and rounded; a value that is in all rows
+stands alone. What says where files lay on the machine, or where a run was sent, is left out.
 """
 
 import json
@@ -46,7 +46,7 @@ def to_json(record: Record, rows: int = ROWS) -> dict[str, Any]:
         'environment': _public(record.environment),
         'rows': _columns(thinned(record.rows, rows, _is_validation, _best_step(record.summary))),
         'correct': dict(predictions.pack(record)),
-        'trial': dict(record.trial),
+        'trial': _public_trial(record.trial),
         'problem': record.problem,
     }
     return {key: item for key, item in value.items() if item or key in ('name', 'config')}
@@ -66,22 +66,27 @@ def from_json(value: Any, shared: Mapping[str, Any] | None = None) -> Record:
     if not isinstance(value, dict) or not isinstance(value.get('name'), str):
         raise ValueError('it has no name')
     for key in ('config', 'summary', 'environment', 'correct', 'trial'):
-        if not isinstance(value.get(key, {}), dict):
+        if not isinstance(value.get(key, {}), dict) or not isinstance(shared.get(key, {}), dict):
             raise ValueError(f'its {key} is no object')
-    merged = {key: {**shared.get(key, {}), **value.get(key, {})} for key in _SHARED}
-    if 'config' not in value:  # a directory that holds no run shares nothing
-        merged = {key: {} for key in _SHARED}
+    is_run = 'config' in value  # a directory that holds no run shares nothing
+    config, environment = (
+        {**shared.get(key, {}), **value.get(key, {})} if is_run else {} for key in _SHARED
+    )
+    try:
+        rows, updated = _rows(value.get('rows', [])), float(value.get('updated', 0))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'its rows are no columns: {one_line(error, 80)}') from error
     return Record(
         name=value['name'],
         status=str(value.get('status', '')),
-        updated=float(value.get('updated', 0)),
+        updated=updated,
+        config=config,
         summary=value.get('summary', {}),
-        rows=tuple(_rows(value.get('rows', []))),
+        environment=environment,
+        rows=tuple(rows),
         correct=value.get('correct', {}),
         trial=value.get('trial', {}),
         problem=str(value.get('problem', '')),
-        config=merged['config'],
-        environment=merged['environment'],
     )
 
 
@@ -161,17 +166,26 @@ def _columns(rows):
     for row in rows:
         tables.setdefault(tuple(row), []).append(row)
     return [
-        {key: [_rounded(row[key], key) for row in own] for key in keys}
+        {key: _column([_rounded(row[key], key) for row in own], key) for key in keys}
         for keys, own in tables.items()
     ]
 
 
+def _column(values, key):
+    is_constant = key != 'step' and all(value == values[0] for value in values)
+    return values[0] if is_constant and not isinstance(values[0], list) else values
+
+
 def _rows(tables):
-    rows = [
-        dict(zip(table, values, strict=True))
-        for table in tables
-        for values in zip(*table.values(), strict=True)
-    ]
+    rows = []
+    for table in tables:
+        if not all(isinstance(step, int) for step in table['step']):
+            raise ValueError('a step is no whole number')
+        count = len(table['step'])
+        columns = [
+            value if isinstance(value, list) else [value] * count for value in table.values()
+        ]
+        rows += [dict(zip(table, values, strict=True)) for values in zip(*columns, strict=True)]
     return sorted(rows, key=lambda row: (row['step'], row.get('time', 0)))
 
 
@@ -186,11 +200,12 @@ def _shared(values):
     if not values:
         return {}
     first, *others = values
-    absent = object()
+
+    def is_in(other, key, item):  # True is no 1 here
+        return key in other and type(other[key]) is type(item) and other[key] == item
+
     return {
-        key: item
-        for key, item in first.items()
-        if all(other.get(key, absent) == item for other in others)
+        key: item for key, item in first.items() if all(is_in(other, key, item) for other in others)
     }
 
 
@@ -210,6 +225,17 @@ def _public(environment):
         if program.suffix == '.py':
             start = ['python', '-m', f'{program.parent.name}.{program.stem}']
         own['command'] = [*start, *(arg for arg in command[1:] if not _names_place(str(arg)))]
+    return own
+
+
+def _public_trial(trial):
+    own = {key: trial[key] for key in ('sweep', 'number', 'overrides', 'objective') if key in trial}
+    if isinstance(own.get('overrides'), dict):
+        own['overrides'] = {
+            field: _without_folder(field, item)
+            for field, item in own['overrides'].items()
+            if not is_place(field)
+        }
     return own
 
 

@@ -90,14 +90,15 @@ def show(report: Report) -> None:
     if len(report.runs) > len(shown):
         more = len(report.runs) - len(shown)
         terminal.line(f'{more:,} more runs; --where selects some, --format=csv has all')
-    if len(report.runs) > 1:
-        for table in report.tables():
+    has_seeds = any(len(each.group.records) > 1 for each in report.summaries)
+    if has_seeds or len(report.summaries) <= comparisons.MAX_PAIRED_GROUPS or report.comparisons:
+        for table in report.tables():  # else each group is a line of the table above
             _print(table)
-        if not report.comparisons and len(report.summaries) > 1:
-            terminal.line(
-                f'{len(report.summaries):,} groups, too many to compare each two; name one to '
-                "compare the others with: --baseline='optim.name=sgd'"
-            )
+    if not report.comparisons and len(report.summaries) > 1:
+        terminal.line(
+            f'{len(report.summaries):,} groups, too many to compare each two; name one to '
+            "compare the others with: --baseline='optim.name=sgd'"
+        )
     notes = report.notes()
     for note in notes[:_NOTES_ON_TERMINAL]:
         terminal.line(f'note     {escaping.plain(note)}')
