@@ -26,12 +26,13 @@ _SHARED = ('config', 'environment')
 _PATHS = ('data.path', 'data.labels_path', 'checkpoint.restore_from')
 
 
-def to_json(record: Record, rows: int = ROWS) -> dict[str, Any]:
+def to_json(record: Record, rows: int = ROWS, with_correct: bool = True) -> dict[str, Any]:
     """Returns a record as a JSON value, complete in itself.
 
     Args:
         record: of a run, or of a directory that holds none.
         rows: how many of each kind are kept.
+        with_correct: whether it tells which test images are classified correctly.
     """
     value = {
         'name': record.name,
@@ -45,7 +46,7 @@ def to_json(record: Record, rows: int = ROWS) -> dict[str, Any]:
         'summary': dict(record.summary),
         'environment': _public(record.environment),
         'rows': _columns(thinned(record.rows, rows, _is_validation, _best_step(record.summary))),
-        'correct': dict(predictions.pack(record)),
+        'correct': dict(predictions.pack(record)) if with_correct else {},
         'trial': _public_trial(record.trial),
         'problem': record.problem,
     }

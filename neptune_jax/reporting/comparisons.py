@@ -194,6 +194,12 @@ def _refusal(a, b, metric):
         lacking = [each for each in group.records if each.value(metric) is None]
         if lacking:
             return f'{metric}: {lacking[0].name} has no such result'
+        if group.repeated():
+            one, other = group.repeated()[0]
+            return (
+                f'seed: {one.name} and {other.name} have the same config and seed, so they are not '
+                'two samples; leave one out, or tell them apart: --group_by=git/commit'
+            )
     kinds = [{record.checkpoint for record in group.records} for group in (a, b)]
     split, _, name = metric.partition('/')
     if name and split in ('test', 'val') and len(kinds[0] | kinds[1]) > 1:

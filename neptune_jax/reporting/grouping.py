@@ -43,15 +43,28 @@ class Group:
         """Returns the finished runs by the keys of `values`, sorted by the seed."""
         found: dict[Any, Record] = {}
         for record in self.finished():
-            key = record.config.get(SEED)
-            if self.others:
-                names = [*self.others, SEED]
-                key = ', '.join(f'{name}={shown(record.config.get(name))}' for name in names)
-            found[record.name if key in found or not isinstance(key, int | str) else key] = record
+            key = self._key_of(record)
+            found[record.name if key in found else key] = record
         numbers = sorted(key for key in found if isinstance(key, int))
-        return {
-            key: found[key] for key in (*numbers, *(key for key in found if key not in numbers))
-        }
+        others = [key for key in found if not isinstance(key, int)]
+        return {key: found[key] for key in (*numbers, *others)}
+
+    def repeated(self) -> list[tuple[Record, Record]]:
+        """Returns finished runs that have the same key as an earlier one, with that one."""
+        first: dict[Any, Record] = {}
+        pairs = []
+        for record in self.finished():
+            earlier = first.setdefault(self._key_of(record), record)
+            pairs += [(earlier, record)] if earlier is not record else []
+        return pairs
+
+    def _key_of(self, record: Record) -> Any:
+        seed = record.config.get(SEED)
+        if self.others:
+            return ', '.join(f'{name}={shown(record.config.get(name))}' for name in self.others) + (
+                f', {SEED}={shown(seed)}'
+            )
+        return seed if isinstance(seed, int | str) else record.name
 
 
 def differing(records: Iterable[Record]) -> list[str]:

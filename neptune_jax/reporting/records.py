@@ -38,7 +38,7 @@ def read(paths: Iterable[str | os.PathLike[str]]) -> list[Record]:
         paths: directories of runs, folders in which runs are searched, or .jsonl files.
 
     Raises:
-        UserError: there is no such path, or a file is none of records.
+        UserError: there is no such path, or a file of records cannot be read.
     """
     found: list[Record | tuple[str, bool]] = []
     seen: set[str] = set()
@@ -47,8 +47,8 @@ def read(paths: Iterable[str | os.PathLike[str]]) -> list[Record]:
             found += _search(path, seen)
         elif not os.path.exists(path):
             raise UserError(f'{path}: there is no such directory or file')
-        elif not path.endswith('.jsonl'):
-            raise UserError(f'{path} is neither a directory nor a .jsonl file of records')
+        elif not path.endswith('.jsonl'):  # as `runs/*` may name it
+            found.append(Record(path, problem='is neither a directory nor a .jsonl file'))
         else:
             try:
                 found += compact.read(Path(path))
@@ -113,6 +113,8 @@ def _read_run(folder: str, is_run: bool, limit: int) -> Record:
     problems += [problem] if problem else []
     if not config and not problems:
         problems.append('has not begun: there is no config.json')
+    if not (config.keys() & defaults.FIELDS.keys() or summary or rows) and not problems:
+        config, problems = {}, ['holds no run: config.json is of something else']
     return Record(
         name=folder,
         workdir=folder,
@@ -131,14 +133,12 @@ def _read_run(folder: str, is_run: bool, limit: int) -> Record:
 def _config(nested):
     """Returns the flat config. A field that is newer than the run has its default."""
     flat = files.flatten(nested, '.')
-    if not flat:
-        return {}
     special = ('NaN', 'Infinity', '-Infinity')
     for field, value in flat.items():
         known = defaults.FIELDS.get(field)
         if isinstance(value, list) or (value in special and not (known and known.type is str)):
             flat[field] = files.restore(value)
-    return _defaults() | flat
+    return _defaults() | flat if flat.keys() & defaults.FIELDS.keys() else flat
 
 
 @functools.cache
@@ -194,16 +194,17 @@ def _trial(workdir, trial):
     """Returns trial.json with the objective of the sweep, if it has one."""
     if not trial:
         return {}
-    objective = _sweep(workdir.parent).get('objective')
-    return {**trial, 'objective': objective} if objective else trial
+    path = workdir.parent / 'sweep.json'
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        objective = _objective(path, path.stat().st_mtime_ns)
+        return {**trial, 'objective': objective} if objective else trial
+    return trial
 
 
-@functools.lru_cache(maxsize=8)
-def _sweep(folder: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        value = files.read_json(folder / 'sweep.json')
-        return value if isinstance(value, dict) else {}
-    return {}
+@functools.lru_cache(maxsize=8)  # that of a large sweep takes time to read, and has many trials
+def _objective(path: Path, changed: int) -> Any:
+    value = files.read_json(path)
+    return value.get('objective') if isinstance(value, dict) else None
 
 
 def _status(workdir, summary):
@@ -226,7 +227,8 @@ def _status(workdir, summary):
 
 def _updated(workdir, rows):
     """Returns when a run last wrote a row or its summary, in seconds since 1970."""
-    times = [rows[-1].get('time', 0.0)] if rows else []
+    times = [rows[-1].get('time')] if rows else []
+    times = [each for each in times if isinstance(each, int | float)]
     for name in () if times else ('summary.json', 'config.json', 'trial.json'):
         with contextlib.suppress(OSError):
             times.append((workdir / name).stat().st_mtime)

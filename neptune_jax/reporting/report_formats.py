@@ -55,11 +55,16 @@ class Report:
         return [table for table in tables if table.rows]
 
     def notes(self) -> list[str]:
-        """Returns a line for each comparison that is refused and for all that is damaged."""
+        """Returns a line for each comparison that is refused, and for all that has failed."""
         refused = [f'not compared: {each.refusal}' for each in self.comparisons if each.refusal]
         found = [*self.runs, *self.foreign]
         damaged = [f'{each.name}: {each.problem}' for each in found if each.problem]
-        return [*dict.fromkeys(refused), *damaged]
+        failed = [
+            f'{each.name}: failed: {each.summary["error"]}'
+            for each in self.runs
+            if each.status == 'failed' and each.summary.get('error')
+        ]
+        return [*dict.fromkeys(refused), *failed, *damaged]
 
 
 def create(records: Sequence[Record], options: selection.Options) -> Report:
@@ -162,9 +167,8 @@ def csv_text(report: Report) -> str:
 
 def json_text(report: Report) -> str:
     """Returns the whole report as JSON: runs without their rows, groups, comparisons, notes."""
-    runs = [compact.to_json(record, rows=0) for record in (*report.runs, *report.foreign)]
-    for run in runs:
-        run.pop('correct', None)
+    found = (*report.runs, *report.foreign)
+    runs = [compact.to_json(record, rows=0, with_correct=False) for record in found]
     value = {
         'metric': report.metric,
         'differing': differing(report.runs),

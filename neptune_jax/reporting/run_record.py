@@ -84,7 +84,8 @@ class Record:
         Args:
             name: a result ('test/accuracy', 'val/loss', 'best/step'), the last value of a series
                 ('last/val/accuracy'), another part of the summary ('train_seconds', 'params'),
-                'name', 'status', 'progress', or a field of the config ('optim.learning_rate').
+                of the environment ('git/commit', 'packages/jax'), 'name', 'status', 'progress', or
+                a field of the config ('optim.learning_rate').
         """
         if name in ('name', 'status', 'progress', 'updated'):
             return getattr(self, name)
@@ -94,7 +95,8 @@ class Record:
         if part == 'last':
             return next((row[key] for row in reversed(self.rows) if key in row), None)
         if key:
-            results = self.summary.get(part)
+            source = self.environment if part in ('git', 'packages') else self.summary
+            results = source.get(part)
             return results.get(key) if isinstance(results, Mapping) else None
         return self.config.get(name)
 

@@ -63,14 +63,17 @@ def runs_table(records: Sequence[Record], metric: str, now: float) -> Table:
     columns += [Column('status'), Column('done', True), Column('best val/accuracy', True)]
     if metric != 'val/accuracy':
         columns.append(Column(metric, True))
-    columns.append(Column('age', True))
+    is_live = any(record.workdir for record in records)  # the age of a record tells nothing
+    columns += [Column('age', True)] if is_live else []
     rows = []
     for name, record in zip(names, records, strict=True):
         row = [name, *(shown(record.value(field)) for field in fields)]
         row += [record.status, percent(record.progress), number(record.best_validation)]
         if metric != 'val/accuracy':
             row.append(number(record.value(metric)))
-        rows.append([*row, age(now - record.updated) if record.updated else _NOTHING])
+        if is_live:
+            row.append(age(now - record.updated) if record.updated else _NOTHING)
+        rows.append(row)
     return Table('runs', tuple(columns), rows)
 
 

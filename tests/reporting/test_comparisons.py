@@ -252,3 +252,22 @@ def test_the_main_metric_is_that_of_the_test_if_there_is_one(two_groups):
         files.write_json(run / 'summary.json', summary)
     _, groups = compare([two_groups])
     assert comparisons.main_metric(groups) == 'val/accuracy'
+
+
+def test_a_run_is_no_sample_twice(two_groups, tmp_path):
+    path = tmp_path / 'results.jsonl'
+    path.write_text(''.join(f'{line}\n' for line in compact.lines(records.read([two_groups]))))
+    (found,), _ = compare([two_groups, path])
+    assert found.refusal.startswith(f'seed: {two_groups}/optim.name=adam,seed=0 and ')
+    assert 'git/commit' in found.refusal
+
+
+def test_versions_of_the_code_can_make_groups(two_groups):
+    for run in two_groups.glob('opt*'):
+        commit = 'one' if 'seed=0' in run.name else 'two'
+        change(run, 'environment.json', git={'commit': commit, 'dirty': False})
+    groups = records.group(records.read([two_groups]), ['git/commit'])
+    assert [(group.label, len(group.records)) for group in groups] == [
+        ('git/commit=one', 2),
+        ('git/commit=two', 4),
+    ]

@@ -183,9 +183,18 @@ def test_foreign_directories_are_listed(two_groups):
 def test_a_path_that_does_not_exist_is_a_mistake(tmp_path):
     with pytest.raises(UserError, match='there is no such'):
         records.read([tmp_path / 'nowhere'])
-    (tmp_path / 'x.txt').write_text('x')
-    with pytest.raises(UserError, match='neither a directory nor'):
-        records.read([tmp_path / 'x.txt'])
+
+
+def test_what_is_of_something_else_is_listed(two_groups, tmp_path):
+    (tmp_path / 'x.log').write_text('x')
+    (two_groups / 'other').mkdir()
+    (two_groups / 'other/config.json').write_text('{"architectures": ["Bert"], "hidden": 768}')
+    found = records.read([tmp_path / 'x.log', two_groups])
+    assert [record.problem for record in found if not record.is_run] == [
+        'is neither a directory nor a .jsonl file',
+        'holds no run: config.json is of something else',
+    ]
+    assert records.differing(found) == ['optim.name']
 
 
 def test_lines_that_are_no_records_are_listed(two_groups, tmp_path):

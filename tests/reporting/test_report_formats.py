@@ -166,6 +166,10 @@ def test_the_terminal_shows_runs_and_groups(two_groups, capsys, monkeypatch):
     assert '0.9100' in row  # of the best checkpoint so far
     assert '2 of 3' in out
     assert "not compared: status: 1 of 3 runs of 'optim.name=sgd'" in out
+    failed = {'status': 'failed', 'error': 'loss is NaN at step 3\nmore'}
+    files.write_json(two_groups / 'optim.name=sgd,seed=2/summary.json', failed)
+    report_formats.show(report([two_groups]))
+    assert 'seed=2: failed: loss is NaN at step 3\\nmore' in capsys.readouterr().out
 
 
 def test_a_hundred_runs_are_enough_for_a_terminal(tmp_path, make_run, capsys):
