@@ -72,8 +72,7 @@ def _search(folder: str, seen: set[str], depth: int = 0) -> Iterator[tuple[str, 
         with os.scandir(folder) as entries:
             names = {entry.name: entry.is_dir() for entry in entries}
     except OSError:  # not for us, or gone meanwhile
-        yield folder, False
-        return
+        names = {}
     if 'config.json' in names or 'trial.json' in names:
         yield folder, True
         return
@@ -81,9 +80,9 @@ def _search(folder: str, seen: set[str], depth: int = 0) -> Iterator[tuple[str, 
     inside: list[tuple[str, bool]] = []
     for name in below if depth < _DEPTH else ():
         inside += _search(os.path.join(folder, name), seen, depth + 1)
+    yield from inside
     if depth <= 1 and not inside:
         yield folder, False
-    yield from inside if depth == 0 else (each for each in inside if each[1])
 
 
 def _read_run(folder: str, is_run: bool, limit: int) -> Record:
