@@ -17,10 +17,9 @@ _HEIGHT, _COUNTS = 320, 60  # of the whole diagram, and of the part that shows h
 
 def legend(tests: Sequence[Tested]) -> Markup:
     """Returns which runs A and B are."""
-    letters = 'AB' if len(tests) > 1 else ' '
     items = (
-        tag('li', mark(each.color, f'{letter} {each.name}'.strip()))
-        for letter, each in zip(letters, tests, strict=False)
+        tag('li', mark(each.color, f'{letter}: {each.name}'))
+        for letter, each in zip('AB', tests, strict=True)
     )
     return tag('ul', *items, class_='legend', aria_label='Runs')
 

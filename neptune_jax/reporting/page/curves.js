@@ -124,7 +124,7 @@ function linesOf(key) {
       name: data.groups[group][0],
       group,
       points: all.map(([x, ys]) => [x, ys.reduce((a, b) => a + b) / ys.length]),
-      band: all.map(([x, ys]) => [x, Math.min(...ys), Math.max(...ys)]),
+      band: all.some(([, ys]) => ys.length > 1) ? all.map(([x, ys]) => [x, Math.min(...ys), Math.max(...ys)]) : [],
     };
   });
 }

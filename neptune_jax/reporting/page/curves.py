@@ -22,9 +22,9 @@ PANELS = {
     'train/learning_rate': 'Learning rate',
     'train/grad_norm': 'Norm of the gradient',
 }
-MAX_RUNS = 40  # that are drawn
-POINTS = 6_000  # of all curves of a page together
-_MAX_POINTS = 150  # of a curve
+MAX_RUNS, MANY_RUNS = 40, 16  # that are drawn, of up to 100 and of more runs
+POINTS, MANY_POINTS = 5_000, 2_000  # of all curves of a page together, likewise
+_MAX_POINTS = 300  # of a curve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,19 +46,25 @@ class Drawn:
 
 def choose(view: View) -> list[Drawn]:
     """Returns the runs that are drawn, with thinned curves: those of the first groups."""
+    is_many = len(view.runs) > 100
     members = [
         (place, record)
         for place, each in enumerate(view.groups)
         for record in each.records
         if record.rows
-    ][:MAX_RUNS]
-    limit = max(12, min(_MAX_POINTS, POINTS // (len(PANELS) * max(len(members), 1))))
+    ][: MANY_RUNS if is_many else MAX_RUNS]
+    found = [
+        {key: points for key in PANELS if (points := _numbers(record.series(key)))}
+        for _, record in members
+    ]
+    sizes = [len(points) for curves in found for points in curves.values()]
+    limit = _limit(sizes, MANY_POINTS if is_many else POINTS)
     drawn = []
-    for place, record in members:
-        curves = {key: _thinned(_numbers(record.series(key)), limit) for key in PANELS}
+    for (place, record), own in zip(members, found, strict=True):
+        curves = {key: _thinned(points, limit) for key, points in own.items()}
         step, epochs = record.summary.get('step'), record.summary.get('epochs')
         epoch = step / epochs if step and epochs else 0.0
-        drawn.append(Drawn(record, place, epoch, {key: own for key, own in curves.items() if own}))
+        drawn.append(Drawn(record, place, epoch, curves))
     return drawn
 
 
@@ -137,6 +143,7 @@ def _band(
 ) -> charts.Line:
     """Returns the line of the means of some curves, in the band of their values."""
     found: dict[float, list[float]] = {}
+    curves = list(curves)
     for points in curves:
         for x, y in points:
             if math.isfinite(y):
@@ -146,7 +153,7 @@ def _band(
         label,
         color,
         [(x, math.fsum(values) / len(values)) for x, values in ordered] or [(0.0, math.nan)],
-        [(x, min(values), max(values)) for x, values in ordered],
+        [(x, min(values), max(values)) for x, values in ordered] if len(curves) > 1 else [],
     )
 
 
@@ -195,6 +202,15 @@ def _differ_in_epochs(drawn: Sequence[Drawn]) -> bool:
 
 def _numbers(points: Iterable[tuple[int, Any]]) -> list[tuple[int, float]]:
     return [(step, float(y)) for step, y in points if isinstance(y, int | float)]
+
+
+def _limit(sizes: Sequence[int], total: int) -> int:
+    """Returns how many points a curve may have, so that all of them have no more than a total."""
+    limit, left = _MAX_POINTS, total
+    for place, size in enumerate(sorted(sizes)):
+        limit = left // (len(sizes) - place)
+        left -= min(size, limit)
+    return max(2, min(limit, _MAX_POINTS))
 
 
 def _thinned(points: list[tuple[int, float]], limit: int) -> list[tuple[int, float]]:

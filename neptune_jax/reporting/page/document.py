@@ -1,6 +1,7 @@
 """The HTML file: its sections in order, its style and scripts, and what it may load (nothing)."""
 
 import base64
+import datetime
 import hashlib
 import json
 import os
@@ -39,11 +40,11 @@ def html(
     """Returns the page of some runs. `write` describes the arguments and errors."""
     view = views.create(records, group_by, baseline, metric)
     if not view.runs:
-        return _document('No runs', [('Runs', 'runs', overview.foreign(view))], {})
+        return _document('No runs', '', [('Runs', 'runs', overview.foreign(view))], {})
     drawn, tests = curves.choose(view), tested.choose(view)
     sections = [
         ('Overview', 'overview', _overview(view)),
-        ('Results', 'results', join((results.groups(view), _heading(view), results.runs(view)))),
+        ('Results', 'results', _results(view)),
         ('Comparisons', 'comparisons', compared.section(view)),
         ('Learning curves', 'curves', curves.section(view, drawn)),
         ('Search', 'search', search.section(view) if view.is_search else None),
@@ -55,7 +56,7 @@ def html(
     data = curves.data(view, drawn)
     data['classes'] = confusion.names_for_script(tests)
     data['trials'] = search.names_for_script(view) if view.is_search else []
-    return _document(view.title, sections, data)
+    return _document(view.title, _about(view), sections, data)
 
 
 def write(path: str | os.PathLike[str], text: str) -> None:
@@ -63,8 +64,10 @@ def write(path: str | os.PathLike[str], text: str) -> None:
     files.replace(Path(path), text)
 
 
-def _document(title: str, sections: Sequence[tuple[str, str, Markup | None]], data: dict) -> str:
-    style = _read('page.css') + confusion.shades_css()
+def _document(
+    title: str, about: str, sections: Sequence[tuple[str, str, Markup | None]], data: dict
+) -> str:
+    style = _read('page.css') + confusion.shades_css() + results.alignment_css()
     script = ''.join(map(_read, _SCRIPTS)) if data else ''
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
@@ -85,7 +88,7 @@ def _document(title: str, sections: Sequence[tuple[str, str, Markup | None]], da
     )
     body = tag(
         'body',
-        tag('header', tag('h1', name(title))),
+        tag('header', tag('h1', name(title)), tag('p', about, class_='quiet')),
         tag('nav', tag('ul', *links), aria_label='Sections'),
         tag('main', *(_section(*each) for each in shown)),
         # A closing tag or a comment in a name must not end the element.
@@ -98,6 +101,16 @@ def _document(title: str, sections: Sequence[tuple[str, str, Markup | None]], da
 def _section(title: str, key: str, content: Markup | None) -> Markup:
     heading = f'{key}-title'
     return tag('section', tag('h2', title, id=heading), content, id=key, aria_labelledby=heading)
+
+
+def _about(view: views.View) -> str:
+    """Returns how old the results are: a page tells nothing of what came later."""
+    what = '1 run' if view.is_single else f'{len(view.runs):,} runs'
+    updated = max(record.updated for record in view.runs)
+    if not updated:
+        return what
+    moment = datetime.datetime.fromtimestamp(updated, datetime.UTC)
+    return f'{what}; the last change was on {moment:%Y-%m-%d at %H:%M} UTC'
 
 
 def _overview(view: views.View) -> Markup:
@@ -114,8 +127,11 @@ def _overview(view: views.View) -> Markup:
     )
 
 
-def _heading(view: views.View) -> Markup | None:
-    return tag('h3', 'Runs') if view.has_seeds else None
+def _results(view: views.View) -> Markup | None:
+    if view.is_single:
+        return results.metrics(view.runs[0])
+    heading = tag('h3', 'Runs') if view.has_seeds else None
+    return join((results.groups(view), heading, results.runs(view)))
 
 
 def _test(tests: Sequence[tested.Tested]) -> Markup | None:
@@ -123,7 +139,7 @@ def _test(tests: Sequence[tested.Tested]) -> Markup | None:
         return None
     return join(
         (
-            classes.legend(tests),
+            classes.legend(tests) if len(tests) > 1 else None,
             tag('div', classes.reliability(tests), *confusion.matrices(tests), class_='side'),
             confusion.pairs(tests),
             classes.per_class(tests),
@@ -143,7 +159,10 @@ def _mistakes(tests: Sequence[tested.Tested]) -> Markup | None:
 
 def _read(file: str) -> str:
     folder = resources.files('neptune_jax.reporting.page')
-    return folder.joinpath(file).read_text(encoding='utf-8')
+    lines = folder.joinpath(file).read_text(encoding='utf-8').splitlines()
+    # A page carries neither indentation nor comments. No text in these files spans lines.
+    kept = (line.strip() for line in lines)
+    return '\n'.join(line for line in kept if line and not line.startswith(('//', '/*')))
 
 
 def _hash(text: str) -> str:

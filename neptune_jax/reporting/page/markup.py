@@ -60,9 +60,13 @@ def name(text: Any) -> Markup:
     A long one loses its middle; the whole name is shown when the pointer rests on it.
     """
     text = visible(str(text))
-    if len(text) <= NAME_LENGTH:
-        return tag('bdi', text)
-    return tag('bdi', shorten(text, NAME_LENGTH), title=text[:1000])
+    is_long = len(text) > NAME_LENGTH
+    return tag('bdi', breakable(shorten(text, NAME_LENGTH)), title=text[:1000] if is_long else None)
+
+
+def breakable(text: str) -> Markup:
+    """Returns a text that may be broken behind the signs inside of names, paths and fields."""
+    return Markup(re.sub(r'(?<=[.,=/])(?=\w{2})', '<wbr>', escape(text)))
 
 
 def shorten(text: str, limit: int) -> str:

@@ -4,13 +4,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from neptune_jax.reporting.page.markup import Markup, join, name, number, tag
+from neptune_jax.reporting.page.markup import Markup, join, name, tag
 from neptune_jax.reporting.page.overview import environment, facts_list
 from neptune_jax.reporting.page.results import Cell, table
 from neptune_jax.reporting.page.views import View
 from neptune_jax.reporting.run_record import Record
 
-MAX_COMMANDS = 1000
+MAX_COMMANDS = 100
 
 
 def section(view: View) -> Markup:
@@ -47,7 +47,7 @@ def _commands(view: View) -> Markup | None:
         rows.append([Cell(name(label), label), Cell(tag('code', rest), '')])
     note = ''
     if len(commands) > MAX_COMMANDS:
-        note = f'The first {number(MAX_COMMANDS)} of {number(len(commands))} commands.'
+        note = f'{MAX_COMMANDS} of {len(commands):,}; environment.json of each run has its own.'
     listed = table('commands', ['Run', 'and the arguments'], rows, note=note)
     return join(
         (

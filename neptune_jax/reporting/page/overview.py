@@ -15,6 +15,7 @@ from neptune_jax.runs import files
 
 _VALUES_SHOWN = 12
 _FOREIGN_SHOWN = 50
+_DATA = ('Data', 'Test images (sha256)')
 
 
 def cards(view: View) -> Markup:
@@ -51,7 +52,9 @@ def _single(record: Record) -> Iterator[tuple[Any, Any]]:
         yield fixed(best['accuracy']), f'best validation accuracy, at step {best["step"]:,}'
     if test.get('ece') is not None:
         yield fixed(test['ece']), 'expected calibration error (15 bins), test'
-    progress = '' if math.isnan(record.progress) else f', {record.progress:.0%} of the training'
+    progress = ''
+    if record.status != 'finished' and not math.isnan(record.progress):
+        progress = f', {record.progress:.0%} of the training'
     yield record.status, f'{number(summary.get("step", 0))} steps{progress}'
     if summary.get('train_seconds'):
         speed = f'{number(summary.get("images_per_second"))} images/s'
@@ -91,7 +94,8 @@ def _shared(view: View) -> Markup:
     facts = {
         label: values[0]
         for label, values in _surroundings(view).items()
-        if len(set(values)) == 1 and values[0]
+        # The environment of a single run has a section of its own.
+        if len(set(values)) == 1 and values[0] and (label in _DATA or not view.is_single)
     }
     first = view.runs[0]
     classes = (first.environment.get('data') or {}).get('classes')

@@ -1,19 +1,37 @@
 """Tables of groups and of runs, that scripts sort, filter and copy."""
 
+import itertools
 import math
 import os
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from neptune_jax.reporting import comparisons, statistics
 from neptune_jax.reporting.grouping import shown
 from neptune_jax.reporting.page import charts
-from neptune_jax.reporting.page.markup import Markup, escape, fixed, join, name, number, tag
+from neptune_jax.reporting.page.markup import (
+    Markup,
+    breakable,
+    escape,
+    fixed,
+    join,
+    name,
+    number,
+    tag,
+)
 from neptune_jax.reporting.page.views import View, mark
 from neptune_jax.reporting.run_record import Record
 
-MAX_GROUPS, MAX_RUNS = 200, 1000
+MAX_GROUPS = 200
+_MIN_FILTERED = 8  # rows
+_MAX_SIZE = 140_000  # characters of a table
+_MAX_EXACT = 300  # rows of a table that also has all digits of its numbers
+# Results beside the metrics: their names in the table of runs, and their digits.
+_COLUMNS = {
+    'epochs': ('epochs', 3),
+    'images_per_second': ('images/s', 4),
+    'train_seconds': ('seconds', 4),
+}
 _STRIP_WIDTH = 180
 
 
@@ -74,37 +92,54 @@ def groups(view: View) -> Markup | None:
 def runs(view: View) -> Markup:
     """Returns the table of runs, with their fields, seeds and results."""
     fields = [field for field in view.fields if _is_short(view, field)]
-    standard_error = _standard_errors(view)
-    head = ['Run', *fields, 'seed', 'status', 'best val accuracy', view.metric]
-    head += ['± binomial'] if standard_error else []
-    head += ['epochs', 'images/s', 'seconds']
+    standard_error = _standard_errors(view) if len(view.runs) <= _MAX_EXACT else {}
+    columns = [each for each in _COLUMNS if _differ(view, each)]
+    has_seed = _differ(view, 'seed')
+    head = ['Run', *fields, *(['seed'] if has_seed else []), 'status', 'best val accuracy']
+    head += [view.metric, *(['± binomial'] if standard_error else [])]
+    head += [_COLUMNS[each][0] for each in columns]
     place_of = {id(run): place for place, each in enumerate(view.groups) for run in each.records}
     rows = []
-    for record in view.runs[:MAX_RUNS]:
+    for record in view.runs:
         color = view.color(place_of[id(record)])
         own = view.short_name(record)
-        cells = [Cell(mark(color, own) if len(view.groups) > 1 else name(own), own)]
+        label = name(own) if color is None or len(view.groups) == 1 else mark(color, own)
+        cells = [Cell(label, own)]
         for field in fields:
             value = record.value(field)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             cells.append(Cell(shown(value), value if is_number else shown(value), is_number))
         best = record.value('best/accuracy')
         result = record.value(view.metric)
-        cells += [
-            Cell(shown(record.config.get('seed')), record.config.get('seed'), is_number=True),
-            Cell(_status(record), record.status),
-            _number(best),
-            _number(result),
-        ]
+        if has_seed:
+            seed = record.config.get('seed')
+            cells.append(Cell(shown(seed), seed, is_number=True))
+        cells += [Cell(_status(record), record.status), _number(best), _number(result)]
         if standard_error:
             cells.append(Cell(fixed(standard_error.get(id(record))), None, is_number=True))
-        for key, digits in (('epochs', 3), ('images_per_second', 4), ('train_seconds', 4)):
-            value = record.value(key)
-            cells.append(Cell(number(value, digits), value, is_number=True))
+        for key in columns:
+            text = number(record.value(key), _COLUMNS[key][1])
+            cells.append(Cell(text, None, is_number=True))
         rows.append(cells)
-    count = len(view.runs)
-    note = f'The first {MAX_RUNS:,} of {count:,} runs.' if count > MAX_RUNS else ''
-    return table('runs', head, rows, note=note)
+    return table('runs', head, rows)
+
+
+def metrics(record: Record) -> Markup | None:
+    """Returns the table of all metrics of a run, of each split; None if it has none."""
+    splits = {'test': 'test', 'val': 'validation'}
+    found = {split: record.summary.get(split) or {} for split in splits}
+    names = list(dict.fromkeys(key for own in found.values() for key in own))
+    if not names:
+        return None
+    head = ['metric', *(text for split, text in splits.items() if found[split])]
+    rows = []
+    for key in names:
+        values = [own.get(key) for own in found.values() if own]
+        shown = [f'{v:,}' if isinstance(v, int) else fixed(v) for v in values]
+        cells = [Cell(text, v, is_number=True) for text, v in zip(shown, values, strict=True)]
+        rows.append([Cell(key, key), *cells])
+    note = f'Of the {record.checkpoint} checkpoint.' if record.checkpoint else ''
+    return table('metrics', head, rows, note=note, class_='table narrow')
 
 
 class Cell:
@@ -137,15 +172,26 @@ def table(
     key = f'table-{key}'  # sections have names too
     numeric = [bool(rows) and rows[0][column].is_number for column in range(len(head))]
     titles = (
-        tag('th', _breakable(text), scope='col', class_='n' if right else None)
+        tag('th', breakable(text), scope='col', class_='n' if right else None)
         for text, right in zip(head, numeric, strict=True)
     )
-    # Optional end tags are left out: a thousand rows have ten thousand of them.
-    body = Markup(''.join(f'<tr>{"".join(map(_cell, range(len(row)), row))}' for row in rows))
-    tools = tag(
-        'div',
+    # Optional end tags are left out, and the columns of numbers have their classes at the table: a
+    # thousand rows have ten thousand cells.
+    exact = len(rows) <= _MAX_EXACT
+    lines = [f'<tr>{_row(row, exact)}' for row in rows]
+    ends = itertools.accumulate(map(len, lines))
+    kept = sum(end <= _MAX_SIZE for end in ends)
+    if kept < len(rows):
+        note = f'The first {kept:,} of {len(rows):,} rows; --format=csv has all. {note}'
+    body = Markup(''.join(lines[:kept]))
+    classes = ' '.join(f'n{column + 1}' for column, right in enumerate(numeric) if right)
+    filters = (
         tag('label', 'Filter', tag('input', type='search', size=16, data_filter=key)),
         tag('span', data_count=key, class_='quiet', role='status'),
+    )
+    tools = tag(
+        'div',
+        *(filters if len(rows) > _MIN_FILTERED else ()),
         tag('span', class_='gap'),
         *(
             tag('button', f'Copy {form}', type='button', data_copy=key, data_form=form)
@@ -154,32 +200,42 @@ def table(
         class_='tools',
         hidden=True,
     )
-    content = tag('table', tag('thead', tag('tr', *titles)), tag('tbody', body), id=key)
+    content = tag(
+        'table',
+        tag('thead', tag('tr', *titles)),
+        tag('tbody', body),
+        id=key,
+        class_=classes or None,
+    )
     box = tag('div', content, class_=class_, tabindex=0, role='region', aria_label=label)
     return join((tools, box, tag('p', note, class_='quiet') if note else None))
-
-
-def _breakable(text: str) -> Markup:
-    """Returns the name of a field or result, in which lines may break behind a dot or a slash."""
-    return Markup(re.sub(r'(?<=[./])(?=\w{3})', '<wbr>', escape(text)))
 
 
 def _number(value: float | None) -> Cell:
     return Cell(fixed(value), value, is_number=True)
 
 
-def _cell(column: int, cell: Cell) -> str:
-    shown_text, value = escape(cell.content), cell.value
-    kind = ' class=n' if cell.is_number else ''
-    extra = ''
-    if isinstance(value, float) and math.isfinite(value):
-        exact = f'{value:.6g}'
-        extra = '' if exact == shown_text else f' data-v={exact}'
-    elif isinstance(value, str) and isinstance(cell.content, Markup):
-        extra = f' data-v="{escape(value)}"' if column and value else ''
-    if column == 0:
-        return f'<th scope=row{kind}{extra}>{shown_text}'
-    return f'<td{kind}{extra}>{shown_text}'
+def _row(cells: Sequence[Cell], exact: bool) -> str:
+    return ''.join(
+        f'{"<td" if column else "<th scope=row"}{_data(cell, column, exact)}>{escape(cell.content)}'
+        for column, cell in enumerate(cells)
+    )
+
+
+def _data(cell: Cell, column: int, exact: bool) -> str:
+    """Returns the attribute with the value of a cell, where it says more than its text."""
+    if isinstance(cell.value, float) and math.isfinite(cell.value) and exact:
+        text = f'{cell.value:.6g}'
+        return '' if text == cell.content else f' data-v={text}'
+    if isinstance(cell.value, str) and isinstance(cell.content, Markup) and column and cell.value:
+        return f' data-v="{escape(cell.value)}"'
+    return ''
+
+
+def alignment_css() -> str:
+    """Returns the rules of the columns of numbers: n2 to n20."""
+    selectors = ','.join(f'.n{place}>tbody>tr>:nth-child({place})' for place in range(2, 21))
+    return selectors + '{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}'
 
 
 def _status(record: Record) -> Any:
@@ -201,6 +257,11 @@ def _others(records: Sequence[Record]) -> str:
 
 def _run(key: Any) -> str:
     return f'seed {key}' if isinstance(key, int) else os.path.basename(str(key))
+
+
+def _differ(view: View, key: str) -> bool:
+    """Whether runs have different values of a field or result."""
+    return len({str(record.value(key)) for record in view.runs}) > 1
 
 
 def _is_short(view: View, field: str) -> bool:

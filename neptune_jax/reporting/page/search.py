@@ -9,7 +9,7 @@ from neptune_jax.reporting.page.trials import Dimension, Trial, dimensions
 from neptune_jax.reporting.page.trials import of_view as trials_of
 from neptune_jax.reporting.page.views import View
 
-MAX_TRIALS, MAX_DOTS = 300, 100  # that are drawn; with more dots, none has its name
+MAX_TRIALS, MAX_DOTS = 160, 100  # that are drawn; with more dots, none has its name
 
 
 def section(view: View) -> Markup | None:
@@ -153,11 +153,12 @@ def _best_so_far(view: View, trials: Sequence[Trial], up: charts.Axis) -> Markup
         best = reached
     corners.append((float(len(trials)), best))
     shown_steps = [(x, max(min(y, up.high), up.low)) for x, y in corners]
+    # Some of very many, evenly chosen.
     points = [(t.number + 1.0, t.value, t) for t in trials if up.low <= t.value <= up.high]
     line = tag('path', class_='line', d=charts.path(shown_steps, across, up))
     parts = [
         charts.frame(across, up, 'run'),
-        _dots(view, points[-3 * MAX_TRIALS :], across, up, color=None),
+        _dots(view, points[:: -(-len(points) // (2 * MAX_TRIALS))], across, up, color=None),
         tag('g', line, class_='c1'),
     ]
     final = fixed(best)

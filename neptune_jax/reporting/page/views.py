@@ -51,8 +51,8 @@ class View:
 
     @property
     def has_seeds(self) -> bool:
-        """Whether a group has several runs."""
-        return any(len(each.records) > 1 for each in self.groups)
+        """Whether groups have several runs; a search may draw a configuration twice by chance."""
+        return len(self.runs) > 1.1 * len(self.groups)
 
     def color(self, place: int) -> int | None:
         """Returns the colour of a group by its place: the first ones have one, others are grey."""
