@@ -305,10 +305,14 @@ def inference():
         ]
         lines.append(f'| `{record["network"]}` | {rate:,.0f} | {" | ".join(ratios)} |')
     first, packages = records[0], records[0]['packages']
+    costs = first['processor_milliseconds_an_image']
     text = _paragraph(f"""
-        Ratios are medians over rounds in alternation, with quartiles. {first['processor']},
+        Ratios are medians over rounds in alternation, with quartiles. Processor time a file, with
+        `{first['network']}`: {costs['predict, files']:.2f} ms, decoding alone
+        {costs['decoding']:.2f} ms, PyTorch {costs['torch, files']:.2f} ms. {first['processor']},
         {first['cpu_count']} cores, Python {first['python']}, JAX {packages['jax']}, PyTorch
-        {packages['torch']}, Pillow {packages['pillow']}.""")
+        {packages['torch']}, Pillow {packages['pillow']}; the load of the machine was
+        {first['load'][2]:.1f}.""")
     return '\n'.join([*lines, '', text])
 
 

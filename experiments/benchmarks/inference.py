@@ -3,7 +3,7 @@
     python -m experiments.benchmarks.inference --torch=PYTHON
 
 Decoded: the evaluation of a run, and what `predict` does with the same images once they are
-decoded. Files: JPEG files of 500 x 375 pixels to rows of a CSV file; decoding alone on all cores;
+decoded. Files: JPEG files of 640 x 480 pixels to rows of a CSV file; decoding alone on all cores;
 PyTorch with a DataLoader, the same network and the same files. All take turns, and a ratio is of
 one round. PYTHON is an interpreter with PyTorch, NumPy and Pillow.
 """
@@ -28,7 +28,7 @@ from PIL import Image
 RESULTS = Path(__file__).parent / 'results/inference.jsonl'
 IMAGE_SHAPE = (32, 32, 3)
 BATCH_SIZE = 256
-JPEG_SIZE = (500, 375)
+JPEG_SIZE = (640, 480)
 TOP = 3
 NETWORKS = ('cnn', 'cnn3')
 CLASSES = 10
