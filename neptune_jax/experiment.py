@@ -18,7 +18,7 @@ from neptune_jax import defaults, models, terminal
 from neptune_jax.data import augment, batches, dataset
 from neptune_jax.devices import drivers
 from neptune_jax.errors import UserError, choose_or_import, using
-from neptune_jax.learning import lengths, losses, optimizers, schedules, state, steps
+from neptune_jax.learning import lengths, losses, numbers, optimizers, schedules, state, steps
 from neptune_jax.models import weights_file
 from neptune_jax.runs import checkpoints, reader
 from neptune_jax.runs.files import expand_user
@@ -39,6 +39,7 @@ class Experiment:
     loss: Callable  # (logits, labels, label_smoothing) -> float32[B]
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule  # from the step to the learning rate
+    update_rule: Callable  # from some learning.numbers to such an optimizer and such a schedule
     steps_per_epoch: int
     total_steps: int
     log_every: int  # steps
@@ -48,7 +49,11 @@ class Experiment:
     abstract_state: state.TrainState  # shapes, types and placement of its arrays
 
     def train_step(
-        self, state: state.TrainState, batch: steps.Batch, key: jax.Array | None = None
+        self,
+        state: state.TrainState,
+        batch: steps.Batch,
+        key: jax.Array | None = None,
+        numbers: numbers.Numbers | None = None,
     ) -> tuple:
         """Takes a training step on raw images: augments, standardises and updates the state.
 
@@ -59,10 +64,17 @@ class Experiment:
             state: TrainState.
             batch: `image` uint8[B, H, W, C], `label` int32[B] and `index` int32[B], the numbers of
                 the examples in the data set; this device's share of them under pmap and shard_map.
-            key: PRNG key of augmentation and dropout; None: that of `config.seed`.
+            key: PRNG key of augmentation and dropout; None: that of the seed.
+            numbers: `learning.numbers`, traced; None: those of the config, as constants.
         """
         config, index = self.config, batch['index']
-        seed_key = jax.random.key(config.seed) if key is None else key
+        optimizer, schedule = self.optimizer, self.schedule
+        seed, label_smoothing = config.seed, config.loss.label_smoothing
+        if numbers is not None:
+            optimizer, schedule = self.update_rule(numbers)
+            seed = numbers['seed']
+            label_smoothing = numbers.get('loss.label_smoothing', label_smoothing)
+        seed_key = jax.random.key(seed) if key is None else key
         batch = batch | {'image': batch['image'].astype(jnp.float32) / 255}
         epoch = state.step // self.steps_per_epoch
         batch = self.augment(batch, seed_key, state.step, epoch)
@@ -72,15 +84,15 @@ class Experiment:
             state,
             batch,
             model=self.model,
-            optimizer=self.optimizer,
+            optimizer=optimizer,
             loss=self.loss,
-            label_smoothing=config.loss.label_smoothing,
+            label_smoothing=label_smoothing,
             class_weights=self.class_weights,
             accumulate=config.train.accumulate,
             ema_decay=config.optim.ema_decay,
             axis_name=self.parallel.axis_name,
         )
-        rate = jnp.asarray(self.schedule(state.step), jnp.float32)
+        rate = jnp.asarray(schedule(state.step), jnp.float32)
         return next_state, values | {'learning_rate': rate}
 
 
@@ -137,6 +149,11 @@ def create(config: ConfigDict, data: dataset.Dataset | None = None) -> Experimen
     def every(group):
         return max(1, in_steps(config[group].every, f'{group}.every'))
 
+    def update_rule(values):
+        optim = numbers.substitute(config.optim, values)
+        schedule = schedules.create_schedule(optim, total_steps, in_steps)
+        return optimizers.create_optimizer(optim, schedule, in_steps), schedule
+
     with using('optim.schedule', config.optim.schedule):
         schedule = schedules.create_schedule(config.optim, total_steps, in_steps)
         if ':' in config.optim.schedule:
@@ -161,6 +178,7 @@ def create(config: ConfigDict, data: dataset.Dataset | None = None) -> Experimen
         loss=loss,
         optimizer=optimizer,
         schedule=schedule,
+        update_rule=update_rule,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         log_every=every('log'),

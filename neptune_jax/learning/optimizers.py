@@ -19,15 +19,21 @@ def decay_mask(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
+def _is_set(number):
+    return isinstance(number, jax.Array) or bool(number)  # a traced one is not 0
+
+
 def _weight_decay(config):
-    if not config.weight_decay:
+    if not _is_set(config.weight_decay):
         return optax.identity()
     return optax.add_decayed_weights(config.weight_decay, mask=decay_mask)
 
 
 def _sgd(config, schedule, in_steps):
     momentum = (
-        optax.trace(config.momentum, config.nesterov) if config.momentum else optax.identity()
+        optax.trace(config.momentum, config.nesterov)
+        if _is_set(config.momentum)
+        else optax.identity()
     )
     return optax.chain(_weight_decay(config), momentum, optax.scale_by_learning_rate(schedule))
 
@@ -59,7 +65,8 @@ def create_optimizer(
     the learning rate, as in other libraries).
 
     Args:
-        config: the `optim` group. `name` is a key of OPTIMIZERS or 'package.module:name' of such a
+        config: the `optim` group; its numbers may be traced (learning.numbers). `name` is a key of
+            OPTIMIZERS or 'package.module:name' of such a
             function.
         schedule: from the step to the learning rate.
         in_steps: converts a length, given with the name of its field, to steps
@@ -69,5 +76,7 @@ def create_optimizer(
         UserError: an unknown optimizer.
     """
     create = choose_or_import(OPTIMIZERS, config.name, 'optim.name')
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    clip = optax.identity()
+    if _is_set(config.clip_norm):
+        clip = optax.clip_by_global_norm(config.clip_norm)
     return optax.chain(clip, create(config, schedule, in_steps))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import jax
 import optax
 from ml_collections import ConfigDict
 
@@ -24,10 +25,12 @@ def _step(config, decay_steps, in_steps):
     # Later ones never come, and may be beyond int32.
     boundaries = [boundary for boundary in boundaries if boundary < decay_steps]
     try:
-        rates = [config.learning_rate * config.decay_factor**n for n in range(len(boundaries) + 1)]
+        factors = [config.decay_factor**n for n in range(len(boundaries) + 1)]
     except OverflowError:
-        rates = [math.inf]
-    if max(rates) > _LARGEST:
+        factors = [math.inf]
+    rates = [config.learning_rate * factor for factor in factors]
+    is_traced = isinstance(config.learning_rate, jax.Array)  # then it was checked before
+    if not is_traced and not max(rates) <= _LARGEST:
         raise UserError(
             f'optim.decay_factor={config.decay_factor} makes the learning rate more than '
             f'{_LARGEST:.0e}'
@@ -54,8 +57,8 @@ def create_schedule(
     """Returns a function from the step (0 for the first) to the learning rate.
 
     Args:
-        config: the `optim` group. `schedule` is a key of SCHEDULES or 'package.module:name' of
-            such a function.
+        config: the `optim` group; its learning rate may be traced (learning.numbers). `schedule` is
+            a key of SCHEDULES or 'package.module:name' of such a function.
         total_steps: steps of the whole run; 'cosine' and 'linear' reach 0 there.
         in_steps: converts a length, given with the name of its field, to steps
             (`lengths.in_steps`).

@@ -1,8 +1,10 @@
 """The compiled programs of a training, and how its steps are grouped into calls."""
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,8 @@ from neptune_jax.data import augment, batches
 from neptune_jax.data.feed import Feed
 from neptune_jax.experiment import Experiment
 from neptune_jax.inference import evaluator, predictor
-from neptune_jax.learning import steps
+from neptune_jax.learning import numbers, steps
+from neptune_jax.learning.state import TrainState
 
 STATISTICS_BATCHES = 32  # whose mean statistics averaged parameters get, or those of an epoch
 
@@ -28,8 +31,22 @@ def step_groups(experiment: Experiment, start: int) -> batches.StepGroups:
     )
 
 
-def compile_train_step(experiment: Experiment, feed: Feed, count: int = 1) -> Callable:
-    """Returns the compiled step (state, data, item) -> (state, metrics). It donates the state.
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """A compiled step (state, data, item) -> (state, metrics). It donates the state."""
+
+    program: Any  # that also takes the numbers
+    numbers: Any  # of learning.numbers, on the devices
+
+    def __call__(self, state: TrainState, data: Any, item: Any) -> tuple:
+        """Takes a step, or several."""
+        return self.program(state, data, self.numbers, item)
+
+
+def compile_train_step(experiment: Experiment, feed: Feed, count: int = 1) -> TrainStep:
+    """Returns the compiled step.
+
+    The program is the same for runs that differ in nothing but `learning.numbers`.
 
     Args:
         experiment: Experiment.
@@ -37,23 +54,25 @@ def compile_train_step(experiment: Experiment, feed: Feed, count: int = 1) -> Ca
         count: number of steps in one call. With several, the metrics are arrays [count].
     """
 
-    def one_step(state, data, item):
-        return experiment.train_step(state, feed.unpack(data, item))
+    def one_step(state, data, values, item):
+        return experiment.train_step(state, feed.unpack(data, item), numbers=values)
 
-    def step(state, data, item):
+    def step(state, data, values, item):
         if count == 1:
-            return one_step(state, data, item)
+            return one_step(state, data, values, item)
         # On a CPU the loop is unrolled, because convolutions in a loop are many times slower there.
         return jax.lax.scan(
-            lambda state, item: one_step(state, data, item),
+            lambda state, item: one_step(state, data, values, item),
             state,
             jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), item),
             unroll=jax.default_backend() == 'cpu',
         )
 
     item = feed.empty(experiment.config.train.batch_size, count)
-    args = (experiment.abstract_state, feed.data, item)
-    return experiment.parallel.compile(step, *args, sharded=2, donate=(0,))
+    values = experiment.parallel.replicate(numbers.of(experiment.config))
+    args = (experiment.abstract_state, feed.data, values, item)
+    program = experiment.parallel.compile(step, *args, sharded=3, donate=(0,))
+    return TrainStep(program, values)
 
 
 def compile_batch_statistics(experiment: Experiment, feed: Feed) -> Callable:

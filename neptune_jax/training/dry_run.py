@@ -48,7 +48,8 @@ def _show(experiment):
 def _cost(experiment, feed, train_step):
     table = Table('one step, on one device', title='cost')
     table.add_column('', justify='right')
-    cost, used = train_step.cost_analysis(), train_step.memory_analysis()
+    program = train_step.program
+    cost, used = program.cost_analysis(), program.memory_analysis()
     if isinstance(cost, list):  # older versions of JAX give one for each program
         cost = cost[0]
     state = experiment.abstract_state
