@@ -5,9 +5,8 @@
     python -m neptune_jax.sweep --config=configs/cnn.py --trials=50 --workers=2 \\
         --search=optim.learning_rate=log:1e-4:1 --search=model.activation=relu,gelu
 
-Each trial is a run directory in --out. The same command again does what is missing: it goes on with
-what was interrupted, tries again what failed, and leaves what has finished. Any number of processes
-and machines may run it at a time. Exit status 1: some trials failed; 75: ended early, go on later.
+Each trial is a run directory in --out. The same command again does what is missing; any number of
+processes and machines may run it. Exit status 1: trials failed; 75: ended early, go on later.
 """
 
 import os
@@ -72,8 +71,8 @@ def main(args: list[str]) -> None:
     with exits.interruptible():
         if DRY_RUN.value:
             running.list_trials(request)
-        elif running.run(request):
-            sys.exit(1)
+        else:
+            sys.exit(running.run(request))
 
 
 if __name__ == '__main__':

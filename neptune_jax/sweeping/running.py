@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,8 +19,11 @@ _POLL_SECONDS = 0.2
 _SCAN_SECONDS = 2.0  # between two looks at the trials of other processes
 
 
-def run(request: Request) -> list[str]:
-    """Trains all trials of a sweep that are not done yet; returns the names of those that failed.
+def run(request: Request) -> int:
+    """Trains all trials of a sweep that are not done yet.
+
+    Returns:
+        The exit status: 1 if trials have failed, whose names are on stderr then, else 0.
 
     Raises:
         UserError: a mistake of the user's; no trial has started then.
@@ -33,10 +37,13 @@ def run(request: Request) -> list[str]:
     planning.shard(plan.trials, request.shard)  # a mistake is found before data are prepared
     configs = plan.configs()
     if configs and not (plan.dimensions and all(trial.status in DONE for trial in plan.trials)):
-        devices = shares[0].environ.get('CUDA_VISIBLE_DEVICES', '').count(',') + 1
-        checking.check_in_process(configs, devices)
+        checking.check_in_process(configs, shares[0].gpus)
     plan.find_trials(write=True)
-    return Sweep(plan, shares).run()
+    failed = Sweep(plan, shares).run()
+    if failed:
+        what = '1 trial' if len(failed) == 1 else f'{len(failed)} trials'
+        print(f'error: {what} failed: {", ".join(failed)}', file=sys.stderr)
+    return 1 if failed else 0
 
 
 def list_trials(request: Request) -> None:

@@ -26,6 +26,7 @@ class Share(NamedTuple):
 
     cores: tuple[int, ...]  # (): all
     environ: dict[str, str]  # variables that its processes get
+    gpus: int  # how many
 
 
 def default_count() -> int:
@@ -45,13 +46,15 @@ def shares(count: int, environ: Mapping[str, str]) -> list[Share]:
     found = []
     for number in range(count):
         own = {}
+        own_gpus = _part(gpus, number, count)
         if gpus and count > 1:
-            own['CUDA_VISIBLE_DEVICES'] = ','.join(_part(gpus, number, count))
+            own['CUDA_VISIBLE_DEVICES'] = ','.join(own_gpus)
             together = -(-count // len(gpus))
             if together > 1 and 'XLA_PYTHON_CLIENT_MEM_FRACTION' not in environ:
                 fraction = f'{_MEMORY_FRACTION / together:.2f}'
                 own['XLA_PYTHON_CLIENT_MEM_FRACTION'] = fraction
-        found.append(Share(tuple(_part(cores, number, count)) if count > 1 else (), own))
+        own_cores = tuple(_part(cores, number, count)) if count > 1 else ()
+        found.append(Share(own_cores, own, len(own_gpus)))
     return found
 
 
