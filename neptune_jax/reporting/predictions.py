@@ -41,7 +41,8 @@ def read_correct(record: Record) -> tuple[np.ndarray, int] | None:
 
 @functools.lru_cache(maxsize=2048)
 def _read_file(path: Path, changed: int) -> tuple[np.ndarray, int]:
-    with np.load(path) as arrays:
+    # NumPy does not close a damaged file that it has opened itself.
+    with path.open('rb') as file, np.load(file) as arrays:
         index, label, prediction = (arrays[name] for name in ('index', 'label', 'prediction'))
     numbers = np.stack([index, label]).astype('<i8')
     return prediction == label, zlib.crc32(numbers.tobytes())

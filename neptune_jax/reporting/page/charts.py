@@ -74,7 +74,7 @@ def axis(
     shown = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
     low, high = (min(shown), max(shown)) if shown else (0.1, 1.0)
     if log:
-        factor = (high / low) ** pad if high > low else 1.5
+        factor = math.exp(pad * (math.log(high) - math.log(low))) if high > low else 1.5
         return Axis(low / factor, high * factor, start, end, log=True)
     room = pad * (high - low) or max(abs(low) * 0.05, 1e-9)
     return Axis(low - room, high + room, start, end)

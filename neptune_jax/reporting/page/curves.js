@@ -146,6 +146,7 @@ function draw(figure) {
   });
   picture.replaceChildren(frame(across, up, state.x), ...drawn);
   figure.chart = { lines, across, up };
+  figure.at = undefined;
 }
 
 // ---------------------------------------------------------------------- pointer, keys, controls

@@ -85,8 +85,8 @@ def number(value: Any, digits: int = 4) -> str:
         return str(value)
     if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15):
         return f'{int(value):,}'
-    if abs(value) >= min(1000, 10**digits):
-        return f'{value:,.0f}' if abs(value) < 1e15 else f'{value:.{digits - 1}e}'
+    if min(1000, 10**digits) <= abs(value) < 1e15:
+        return f'{value:,.0f}'
     return re.sub(r'e([+-])0*(?=\d)', r'e\1', f'{value:.{digits}g}').replace('e+', 'e')
 
 

@@ -45,8 +45,8 @@ def groups(view: View) -> Markup | None:
     has_error = any(math.isfinite(each.binomial_error) for each in found)
     has_between = any(math.isfinite(each.between.distribution) for each in found)
     head = ['Group', view.metric, 'deviation', 'n', '95% interval', 'every run']
-    head += ['± test images'] if has_error else []
-    head += ['deviation, distribution'] if has_between else []
+    head += ['error of the images'] if has_error else []
+    head += ['deviation of the true accuracy'] if has_between else []
     is_complete = all(each.unfinished == 0 for each in found)
     head += [] if is_complete else ['not finished']
     rows = []
@@ -80,10 +80,10 @@ def groups(view: View) -> Markup | None:
         note = f'The {MAX_GROUPS} best of {len(view.groups):,} groups. '
     note += "Interval of the mean: Student's t."
     if has_error:
-        note += ' ± test images: the standard error because these images are a sample.'
+        note += ' Error of the images: the binomial standard error, because they are a sample.'
     if has_between:
         note += (
-            ' Deviation, distribution: estimated between runs on all images that one could test '
+            ' Deviation of the true accuracy: estimated for all images that one could test '
             'on (Jordan, 2023).'
         )
     return table('groups', head, rows, note=note)
@@ -96,7 +96,7 @@ def runs(view: View) -> Markup:
     columns = [each for each in _COLUMNS if _differ(view, each)]
     has_seed = _differ(view, 'seed')
     head = ['Run', *fields, *(['seed'] if has_seed else []), 'status', 'best val accuracy']
-    head += [view.metric, *(['± binomial'] if standard_error else [])]
+    head += [view.metric, *(['error of the images'] if standard_error else [])]
     head += [_COLUMNS[each][0] for each in columns]
     place_of = {id(run): place for place, each in enumerate(view.groups) for run in each.records}
     rows = []
@@ -108,7 +108,8 @@ def runs(view: View) -> Markup:
         for field in fields:
             value = record.value(field)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            cells.append(Cell(shown(value), value if is_number else shown(value), is_number))
+            text = number(value) if is_number else shown(value)
+            cells.append(Cell(text, value if is_number else text, is_number))
         best = record.value('best/accuracy')
         result = record.value(view.metric)
         if has_seed:

@@ -70,24 +70,42 @@ for (const input of $$('[data-filter]')) {
 }
 
 // ------------------------------------------------------------------------------------- copying
+// As neptune_jax/reporting/escaping.py: nothing of a name is markup, a command or a formula.
+function markdown(text) {
+  const entity = (found) => [...found].map((each) => `&#${each.charCodeAt(0)};`).join('');
+  return text.replace(/([\\`*[\]{}|~#!$])/g, '\\$1')
+    .replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
+    .replace(/(?<![\p{L}\p{N}_])_|_(?![\p{L}\p{N}_])/gu, '\\_')
+    .replace(/(?<=[\p{L}\p{N}_]):\/\/|@|(?<=www)\./gu, entity);
+}
+
+const commands = {
+  '\\': '\\textbackslash{}', '^': '\\textasciicircum{}', '~': '\\textasciitilde{}',
+  '<': '\\textless{}', '>': '\\textgreater{}', '|': '\\textbar{}', '"': '\\textquotedbl{}',
+  "'": '\\textquotesingle{}', '`': '\\textasciigrave{}', '[': '{[}', ']': '{]}', '*': '{*}',
+  '±': '$\\pm$', '−': '$-$', '–': '--',
+};
+const latex = (text) => text
+  .replace(/[\\^~<>|"'`[\]*±−–{}$&#%_]|-(?=-)/g, (one) => commands[one] ?? (one === '-' ? '-{}' : `\\${one}`));
+
+function quoted(text) {
+  const plain = /^[=+\-@\t\r\n]/.test(text) && isNaN(numberOf(text)) ? `'${text}` : text;
+  return /[",\n\r]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+}
+
 const forms = {
   Markdown(head, rows, numeric) {
-    const line = (cells) => `| ${cells.map((each) => each.replaceAll('|', '\\|')).join(' | ')} |`;
-    return [line(head), line(numeric.map((each) => (each ? '---:' : '---'))), ...rows.map(line)];
+    const line = (cells) => `| ${cells.join(' | ')} |`;
+    const ruler = line(numeric.map((each) => (each ? '---:' : '---')));
+    return [line(head.map(markdown)), ruler, ...rows.map((cells) => line(cells.map(markdown)))];
   },
   LaTeX(head, rows, numeric) {
-    const special = { '\\': '\\textbackslash{}', '~': '\\textasciitilde{}', '^': '\\textasciicircum{}' };
-    const text = (each) => each.replace(/[\\~^&%$#_{}−±–]/g, (one) => special[one]
-      ?? { '−': '$-$', '±': '$\\pm$', '–': '--' }[one] ?? `\\${one}`);
-    const line = (cells) => `${cells.map(text).join(' & ')} \\\\`;
+    const line = (cells) => `${cells.map(latex).join(' & ')} \\\\`;
     const columns = numeric.map((each) => (each ? 'r' : 'l')).join('');
     return ['% \\usepackage{booktabs}', `\\begin{tabular}{${columns}}`, '\\toprule', line(head),
       '\\midrule', ...rows.map(line), '\\bottomrule', '\\end{tabular}'];
   },
-  CSV(head, rows) {
-    const quote = (each) => (/[",\n\r]/.test(each) ? `"${each.replaceAll('"', '""')}"` : each);
-    return [head, ...rows].map((cells) => cells.map(quote).join(','));
-  },
+  CSV: (head, rows) => [head, ...rows].map((cells) => cells.map(quoted).join(',')),
 };
 
 // The text of the rows that are shown. CSV has all digits of a number.

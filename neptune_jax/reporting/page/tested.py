@@ -74,7 +74,8 @@ def _of_group(view: View, group: Group, color: int) -> Tested | None:
 def _read(record: Record, name: str, color: int) -> Tested | None:
     """Returns the test of a run; None if its predictions are damaged or of other classes."""
     try:
-        with np.load(Path(record.workdir) / _PREDICTIONS) as arrays:
+        # NumPy does not close a damaged file that it has opened itself.
+        with open(Path(record.workdir) / _PREDICTIONS, 'rb') as file, np.load(file) as arrays:
             found = {key: arrays[key] for key in _ARRAYS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
