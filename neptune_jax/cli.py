@@ -101,17 +101,22 @@ def reported() -> Iterator[None]:
 
 def config_name() -> str:
     """Returns 'NAME' for --config=FOLDER/NAME.py and 'NAME_TEXT' for FOLDER/NAME.py:TEXT."""
-    flag: Any = flags.FLAGS['config']  # of ml_collections; it knows the file
-    file, _, text = flag.config_filename.partition(':')
+    file, _, text = config_file().partition(':')
     name = os.path.splitext(os.path.basename(file))[0]
     return '_'.join([name, *re.findall(r'\w+', text)])
 
 
+def config_file() -> str:
+    """Returns the value of --config: 'FILE' or 'FILE:TEXT'."""
+    flag: Any = flags.FLAGS['config']  # of ml_collections; it knows the file
+    return flag.config_filename
+
+
 def config_arguments() -> list[str]:
-    """Returns the arguments of the command line that set --config and its fields, as given."""
+    """Returns the arguments of the command line that set fields of the config, as given."""
     found: list[str] = []
     for number, arg in enumerate(_ARGUMENTS):
-        if re.match(r'--?(no)?config(\.|=|$)', arg):
+        if re.match(r'--?(no)?config\.', arg):
             found.append(arg)
             follows = _ARGUMENTS[number + 1 : number + 2]
             if '=' not in arg and follows and not follows[0].startswith('-'):
@@ -127,8 +132,7 @@ def read_sweep() -> list[dict[str, Any]] | None:
     Raises:
         UserError: the function fails, or yields anything but dicts of fields and their values.
     """
-    flag: Any = flags.FLAGS['config']
-    file, *text = flag.config_filename.split(':', 1)
+    file, *text = config_file().split(':', 1)
     file = files.expand_user(file, '--config')
     try:
         get_sweep = runpy.run_path(file).get('get_sweep')

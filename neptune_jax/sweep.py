@@ -26,20 +26,14 @@ SEARCH = flags.DEFINE_multi_string(
 )
 TRIALS = flags.DEFINE_integer('trials', None, 'Of a search, 20 by default.', lower_bound=1)
 OBJECTIVE = flags.DEFINE_string('objective', 'val/accuracy', 'The metric of a search.')
-SAMPLER = flags.DEFINE_enum(
-    'sampler', 'tpe', ('tpe', 'gp', 'random', 'qmc'), 'tpe, gp, random or qmc.'
-)
-PRUNE = flags.DEFINE_enum(
-    'prune', 'none', ('none', 'median', 'asha'), 'Give trials up early: none, median or asha.'
-)
+SAMPLER = flags.DEFINE_enum('sampler', 'tpe', ('tpe', 'gp', 'random', 'qmc'), 'Of a search.')
+PRUNE = flags.DEFINE_enum('prune', 'none', ('none', 'median', 'asha'), 'Give trials up early.')
 OUT = flags.DEFINE_string('out', None, 'The folder of the runs; default: runs/NAME_sweep.')
 WORKERS = flags.DEFINE_integer('workers', None, 'Trainings at a time.', lower_bound=1)
 SHARD = flags.DEFINE_string('shard', '1/1', 'A part of the trials: 1/n to n/n.')
 MAX_HOURS = flags.DEFINE_float('max_hours', None, 'End in good order after that.', lower_bound=0)
 RETRIES = flags.DEFINE_integer('retries', 1, 'Starts of a trial that failed.', lower_bound=0)
-KEEP = flags.DEFINE_enum(
-    'keep', 'all', ('all', 'best', 'last', 'none'), 'Checkpoints of trials that are done.'
-)
+KEEP = flags.DEFINE_enum('keep', 'all', ('all', 'best', 'last', 'none'), 'Checkpoints kept.')
 SEED = flags.DEFINE_integer('seed', 0, 'Of a search.', lower_bound=0)
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check and list the trials; train and write nothing.')
 
@@ -51,6 +45,7 @@ def main(args: list[str]) -> None:
 
     request = Request(
         config=CONFIG.value,
+        config_file=cli.config_file(),
         config_arguments=cli.config_arguments(),
         points=cli.read_sweep(),
         grid=GRID.value,

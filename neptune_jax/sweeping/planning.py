@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from neptune_jax.errors import UserError
+from neptune_jax.errors import UserError, one_line
 from neptune_jax.runs import files, writer
 from neptune_jax.sweeping import objectives, space, study, trials
 from neptune_jax.sweeping.objectives import Objective
@@ -22,7 +22,8 @@ class Request:
     """What the command line asks for."""
 
     config: ConfigDict
-    config_arguments: list[str]  # --config and the fields that the command line sets
+    config_file: str  # the value of --config
+    config_arguments: list[str]  # the fields that the command line sets, as it sets them
     points: list[Overrides] | None  # of get_sweep()
     grid: Sequence[str]
     search: Sequence[str]
@@ -63,7 +64,7 @@ class Plan:
             _refuse_set_twice(request, [fields])
         else:
             self._points = self._all_points()
-        self._agree(files.read_json(self.out / 'sweep.json'))
+        self._agree(self._read())
 
     # -------------------------------------------------------------------------------------- points
     def _all_points(self):
@@ -108,10 +109,10 @@ class Plan:
         A config keeps the directory that it has, also if it is now one of more trials.
         """
         if not write:
-            self._find(files.read_json(self.out / 'sweep.json'))
+            self._find(self._read())
             return
         with trials.planning(self.out):
-            known = files.read_json(self.out / 'sweep.json')
+            known = self._read()
             self._agree(known)
             value = self._find(known)
             if value != known:
@@ -184,11 +185,19 @@ class Plan:
         return True
 
     # ---------------------------------------------------------------------------------- sweep.json
+    def _read(self):
+        path = self.out / 'sweep.json'
+        try:
+            return files.read_json(path)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f'{path} cannot be read: {one_line(error)}; delete it, and it is written anew'
+            ) from error
+
     def _description(self):
-        arguments = self.request.config_arguments
         return {
-            'config': next(text for text in arguments if 'config=' in text).partition('=')[2],
-            'arguments': arguments[1:],
+            'config': self.request.config_file,
+            'arguments': self.request.config_arguments,
             'fields': self._fields,
             'objective': self.objective.key,
         }
@@ -236,7 +245,7 @@ def _check_flags(request, dimensions):
 
 def _refuse_set_twice(request, points):
     swept = {name for point in points for name in point}
-    for text in request.config_arguments[1:]:
+    for text in request.config_arguments:
         name = text.lstrip('-').removeprefix('no').removeprefix('config.').partition('=')[0]
         if name in swept:
             raise UserError(

@@ -54,7 +54,8 @@ def list_trials(request: Request) -> None:
     """
     plan = Plan(request)
     plan.find_trials(write=False)
-    checking.check_in_process(plan.configs())
+    if configs := plan.configs():
+        checking.check_in_process(configs)
     chosen = planning.shard(plan.trials, request.shard)
     for trial in chosen:
         terminal.line(f'{trial.status:<10}{trial.name}')
@@ -75,7 +76,9 @@ class Sweep:
         self._trials: list[Trial] = planning.shard(plan.trials, plan.request.shard)
         self._slots: list[workers.Worker | None] = [None] * len(shares)
         self._shares = shares
-        self._command = workers.Command(plan.request.config_arguments, plan.request.environ)
+        self._command = workers.Command(
+            plan.request.config_file, plan.request.config_arguments, plan.request.environ
+        )
         self._began = time.monotonic()
         self._states: dict[str, str] = {}  # by name, as of the last look at the directories
         self._errors: dict[str, str] = {}  # of trials that are not tried again
@@ -199,6 +202,7 @@ class Sweep:
             stack.callback(claim.close)
             status = trial.status
             if status in DONE or (status == 'failed' and self._is_given_up(trial)):
+                trial.read_overrides()
                 self._states[trial.name] = status  # another process was faster
                 return False
             if trial.is_written():

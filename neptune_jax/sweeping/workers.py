@@ -81,15 +81,16 @@ def _gpus(environ):
 class Command(NamedTuple):
     """What all trainings of a sweep share."""
 
-    config_arguments: list[str]  # --config and the fields that the command line sets
+    config_file: str  # the value of --config
+    config_arguments: list[str]  # the fields that the command line sets
     environ: Mapping[str, str]
 
     def of(self, trials: Sequence[Trial]) -> list[str]:
         """Returns the command that trains the trials of a unit, as a person may repeat it."""
         (trial,) = trials
         fields = [space.argument(name, value) for name, value in trial.overrides.items()]
-        main = [sys.executable, '-m', 'neptune_jax.main', *self.config_arguments, *fields]
-        return [*main, f'--workdir={trial.directory}']
+        main = [sys.executable, '-m', 'neptune_jax.main', f'--config={self.config_file}']
+        return [*main, *self.config_arguments, *fields, f'--workdir={trial.directory}']
 
 
 class Worker:

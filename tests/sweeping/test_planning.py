@@ -22,7 +22,8 @@ def plan(tmp_path):
         plan = Plan(
             Request(
                 config=base,
-                config_arguments=['--config=configs/cnn.py', *arguments],
+                config_file='configs/cnn.py',
+                config_arguments=list(arguments),
                 points=points,
                 grid=grid,
                 search=search,

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -47,7 +48,8 @@ def sweep(tmp_path, monkeypatch):
         more = {'grid': [] if search else ['seed=0:4'], 'out': str(tmp_path / 'out')} | more
         request = Request(
             config=defaults.get_config(),
-            config_arguments=['--config=configs/cnn.py'],
+            config_file='configs/cnn.py',
+            config_arguments=[],
             points=None,
             search=search,
             environ=dict(os.environ),
@@ -80,6 +82,13 @@ def test_each_trial_is_trained_once_and_finished_ones_are_left(sweep, tmp_path, 
     assert sweep(count=2).run() == []
     assert counts(tmp_path) == dict.fromkeys(counts(tmp_path), 1)
     assert '4 trials: 4 finished' in capsys.readouterr().out
+
+
+def test_it_needs_no_server_and_leaves_no_database(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr(socket, 'socket', lambda *_, **__: 1 / 0)
+    assert sweep(search=['optim.momentum=0:1'], trials=2).run() == []
+    names = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert names == {'sweep.json', '.sweep.lock', '0000', '0001'}
 
 
 def test_deleted_failed_and_interrupted_runs_are_done_again(sweep, tmp_path):
