@@ -122,6 +122,9 @@ def test_a_baseline_is_what_the_others_are_compared_with(two_groups):
 def test_what_cannot_be_compared_is_said(two_groups, make_run):
     make_run(two_groups / 'more', fields={'optim.name': 'adamw'}, images='dd')
     make_run(two_groups / 'running', fields={'optim.name': 'lion'}, status='running')
+    failed = make_run(two_groups / 'failed', fields={'optim.name': 'lamb'}, status='failed')
+    summary = records.files.read_json(failed / 'summary.json')
+    records.files.write_json(failed / 'summary.json', {**summary, 'error': 'loss is <NaN>'})
     (two_groups / 'foreign').mkdir()
     (two_groups / 'foreign/notes.txt').write_text('none')
     (two_groups / 'damaged').mkdir()
@@ -130,6 +133,7 @@ def test_what_cannot_be_compared_is_said(two_groups, make_run):
     said = parsed.texts['comparisons']
     assert 'data.sha256.test' in said
     assert 'are not finished (running)' in said
+    assert 'failed: loss is <NaN>' in parsed.texts['overview']
     assert 'holds no run' in parsed.texts['overview']
     assert 'config.json cannot be read' in parsed.texts['overview']
 

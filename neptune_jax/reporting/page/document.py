@@ -40,7 +40,7 @@ def html(
     """Returns the page of some runs. `write` describes the arguments and errors."""
     view = views.create(records, group_by, baseline, metric)
     if not view.runs:
-        return _document('No runs', '', [('Runs', 'runs', overview.foreign(view))], {})
+        return _document('No runs', '', [('Runs', 'runs', overview.problems(view))], {})
     drawn, tests = curves.choose(view), tested.choose(view)
     sections = [
         ('Overview', 'overview', _overview(view)),
@@ -115,13 +115,13 @@ def _about(view: views.View) -> str:
 
 def _overview(view: views.View) -> Markup:
     if view.is_single:
-        return join((overview.cards(view), overview.shared(view), overview.foreign(view)))
+        return join((overview.cards(view), overview.shared(view), overview.problems(view)))
     return join(
         (
             overview.cards(view),
             tag('h3', 'What differs'),
             overview.differences(view),
-            overview.foreign(view),
+            overview.problems(view),
             overview.shared(view),
         )
     )

@@ -9,6 +9,7 @@ from typing import Any
 from neptune_jax.reporting import escaping
 
 NAME_LENGTH = 80  # characters of a name that a page shows
+_LINE_LENGTH = 40  # characters of a name that stays on one line, if the screen is wide
 _VOID = frozenset('br hr img input link meta'.split())
 
 
@@ -60,8 +61,9 @@ def name(text: Any) -> Markup:
     A long one loses its middle; the whole name is shown when the pointer rests on it.
     """
     text = visible(str(text))
-    is_long = len(text) > NAME_LENGTH
-    return tag('bdi', breakable(shorten(text, NAME_LENGTH)), title=text[:1000] if is_long else None)
+    class_ = 'long' if len(text) > _LINE_LENGTH else None
+    title = text[:1000] if len(text) > NAME_LENGTH else None
+    return tag('bdi', breakable(shorten(text, NAME_LENGTH)), class_=class_, title=title)
 
 
 def breakable(text: str) -> Markup:

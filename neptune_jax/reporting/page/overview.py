@@ -2,7 +2,7 @@
 
 import collections
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from neptune_jax import defaults
@@ -14,7 +14,7 @@ from neptune_jax.reporting.run_record import Record, is_place
 from neptune_jax.runs import files
 
 _VALUES_SHOWN = 12
-_FOREIGN_SHOWN = 50
+_LISTED = 50  # runs
 _DATA = ('Data', 'Test images (sha256)')
 
 
@@ -124,18 +124,24 @@ def facts_list(facts: Mapping[str, str]) -> Markup:
     return tag('dl', *(tag(('dt', 'dd')[i % 2], tag('bdi', each)) for i, each in enumerate(pairs)))
 
 
-def foreign(view: View) -> Markup | None:
-    """Returns what could not be read, or only in part."""
-    damaged = [record for record in (*view.foreign, *view.runs) if record.problem]
-    if not damaged:
-        return None
-    items = [
-        tag('li', name(record.name), ': ', record.problem) for record in damaged[:_FOREIGN_SHOWN]
+def problems(view: View) -> Markup:
+    """Returns the runs that have failed, and what could not be read, or only in part."""
+    failed = [
+        (record, str(record.summary.get('error') or 'no reason is known'))
+        for record in view.runs
+        if record.status == 'failed'
     ]
-    more = len(damaged) - len(items)
-    if more:
-        items.append(tag('li', f'and {more:,} more'))
-    return tag('details', tag('summary', f'{len(damaged):,} damaged or foreign'), tag('ul', *items))
+    damaged = [(record, record.problem) for record in (*view.foreign, *view.runs) if record.problem]
+    return join((_listed(failed, 'failed'), _listed(damaged, 'damaged or foreign')))
+
+
+def _listed(found: Sequence[tuple[Record, str]], what: str) -> Markup | None:
+    if not found:
+        return None
+    items = [tag('li', name(record.name), ': ', text[:300]) for record, text in found[:_LISTED]]
+    if len(found) > len(items):
+        items.append(tag('li', f'and {len(found) - len(items):,} more'))
+    return tag('details', tag('summary', f'{len(found):,} {what}'), tag('ul', *items))
 
 
 def duration(seconds: float) -> str:

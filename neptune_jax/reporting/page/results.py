@@ -24,13 +24,14 @@ from neptune_jax.reporting.run_record import Record
 
 MAX_GROUPS = 200
 _MIN_FILTERED = 8  # rows
+_HEAD_LENGTH = 16  # characters of a column's name that is not broken
 _MAX_SIZE = 140_000  # characters of a table
 _MAX_EXACT = 300  # rows of a table that also has all digits of its numbers
-# Results beside the metrics: their names in the table of runs, and their digits.
+# Results beside the metrics: their names in the table of runs, and their formats.
 _COLUMNS = {
-    'epochs': ('epochs', 3),
-    'images_per_second': ('images/s', 4),
-    'train_seconds': ('seconds', 4),
+    'epochs': ('epochs', '.3g'),
+    'images_per_second': ('images/s', ',.0f'),
+    'train_seconds': ('seconds', ',.1f'),
 }
 _STRIP_WIDTH = 180
 
@@ -119,7 +120,8 @@ def runs(view: View) -> Markup:
         if standard_error:
             cells.append(Cell(fixed(standard_error.get(id(record))), None, is_number=True))
         for key in columns:
-            text = number(record.value(key), _COLUMNS[key][1])
+            value = record.value(key)
+            text = format(value, _COLUMNS[key][1]) if isinstance(value, int | float) else '–'
             cells.append(Cell(text, None, is_number=True))
         rows.append(cells)
     return table('runs', head, rows)
@@ -173,7 +175,12 @@ def table(
     key = f'table-{key}'  # sections have names too
     numeric = [bool(rows) and rows[0][column].is_number for column in range(len(head))]
     titles = (
-        tag('th', breakable(text), scope='col', class_='n' if right else None)
+        tag(
+            'th',
+            breakable(text) if len(text) > _HEAD_LENGTH else text,
+            scope='col',
+            class_='n' if right else None,
+        )
         for text, right in zip(head, numeric, strict=True)
     )
     # Optional end tags are left out, and the columns of numbers have their classes at the table: a
