@@ -318,3 +318,41 @@ def test_a_page_that_fails_is_a_warning(make_run, tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(page, 'html', lambda *_, **__: 1 / 0)
     page.write_run(run)
     assert 'report.html was not written (ZeroDivisionError' in capsys.readouterr().out
+
+
+ODD = (None, 'text', -1, 1e300, float('nan'), [], [1, 'a'], {}, {'a': {'b': 1}}, True)
+
+
+def test_no_edited_file_costs_the_page(finished_run):
+    """Each value of the JSON files, in turn, becomes something else."""
+    (record,) = records.read([finished_run])
+    rng = np.random.default_rng(0)
+    light = dataclasses.replace(record, workdir='', artifacts=())
+    other = dataclasses.replace(light, name='runs/other')
+    changed = 0
+    for part in ('summary', 'environment', 'config', 'trial'):
+        for path in paths(getattr(record, part)):
+            value = json.loads(json.dumps(getattr(record, part)))
+            spoil(value, path, ODD[rng.integers(len(ODD))])
+            run = record if path[0] == 'data' else light  # the test in detail takes its time
+            page.html([dataclasses.replace(run, **{part: value}), other])
+            changed += 1
+    for key in ('step', 'time', 'train/loss'):
+        for odd in ODD:
+            rows = [{**row, key: odd} if i % 2 else row for i, row in enumerate(record.rows)]
+            page.html([dataclasses.replace(light, rows=tuple(rows)), other])
+    assert changed > 100
+
+
+def paths(value, start=()):
+    """Yields the path of each value in nested dicts, and of the dicts."""
+    for key, item in value.items():
+        yield (*start, key)
+        if isinstance(item, dict):
+            yield from paths(item, (*start, key))
+
+
+def spoil(value, path, odd):
+    for key in path[:-1]:
+        value = value[key]
+    value[path[-1]] = odd

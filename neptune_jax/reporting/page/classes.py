@@ -87,6 +87,8 @@ def _bins(bins, across, up, heights, place, of):
         count, accuracy = int(bins['count'][number]), float(bins['accuracy'][number])
         low, high = statistics.wilson(round(accuracy * count), count)
         confidence = float(bins['confidence'][number])
+        if not np.isfinite(confidence):  # of a network that has diverged
+            continue
         text = f'confidence {confidence:.3f}, accuracy {accuracy:.3f}, {count:,} images'
         x, y = charts.short(across(confidence)), charts.short(up(accuracy))
         left = across(0) + number * width + 1 + place * own

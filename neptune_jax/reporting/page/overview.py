@@ -49,7 +49,10 @@ def _single(record: Record) -> Iterator[tuple[Any, Any]]:
         yield fixed(accuracy), f'test accuracy; 95% interval {fixed(low)} to {fixed(high)}'
     best = summary.get('best') or {}
     if best.get('accuracy') is not None:
-        yield fixed(best['accuracy']), f'best validation accuracy, at step {best["step"]:,}'
+        yield (
+            fixed(best['accuracy']),
+            f'best validation accuracy, at step {number(best.get("step"))}',
+        )
     if test.get('ece') is not None:
         yield fixed(test['ece']), 'expected calibration error (15 bins), test'
     progress = ''

@@ -173,7 +173,7 @@ def table(
     """
     rows, label = list(rows), key.capitalize()
     key = f'table-{key}'  # sections have names too
-    numeric = [bool(rows) and rows[0][column].is_number for column in range(len(head))]
+    numeric = [any(row[column].is_number for row in rows) for column in range(len(head))]
     titles = (
         tag(
             'th',

@@ -87,7 +87,9 @@ def dimensions(view: View, trials: Sequence[Trial]) -> list[Dimension]:
         different = {shown(value) for value in own}
         if len(different) < 2:
             continue
-        are_numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in own)
+        are_numbers = all(
+            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in own
+        )
         matters = importance.epsilon_squared(own if are_numbers else [*map(shown, own)], values)
         if are_numbers and len(different) > _MAX_LEVELS:
             low, high = min(own), max(own)

@@ -9,6 +9,7 @@ from typing import Any
 
 from neptune_jax.reporting import comparisons, selection
 from neptune_jax.reporting.grouping import Group, differing, group
+from neptune_jax.reporting.page import sound
 from neptune_jax.reporting.page.charts import COLORS
 from neptune_jax.reporting.page.markup import Markup, name, tag
 from neptune_jax.reporting.run_record import Record
@@ -22,6 +23,7 @@ class View:
     """The runs of a page.
 
     Attributes:
+        folder: that the names of all runs start with, with its slash; or ''.
         runs: the records of runs, in the order of the groups, then of the seeds.
         foreign: directories and lines that hold no run.
         groups: the best by `metric` first; those without a value last.
@@ -31,6 +33,7 @@ class View:
         baseline: the group that others are compared with.
     """
 
+    folder: str
     runs: tuple[Record, ...]
     foreign: tuple[Record, ...]
     groups: tuple[Group, ...]
@@ -60,7 +63,7 @@ class View:
 
     def short_name(self, record: Record) -> str:
         """Returns the name of a run without the folder that all runs share."""
-        return record.name[len(_folder(self.runs)) :] or record.name
+        return record.name[len(self.folder) :] or record.name
 
     def label(self, place: int) -> str:
         """Returns what a chart calls a group: in a search without seeds, the name of its run."""
@@ -72,7 +75,7 @@ class View:
     @property
     def title(self) -> str:
         """The name of what is reported: of the run, or of the folder that the runs share."""
-        path = self.runs[0].name if self.is_single else _folder(self.runs).rstrip('/')
+        path = self.runs[0].name if self.is_single else self.folder.rstrip('/')
         return os.path.basename(os.path.abspath(path)) if path else f'{len(self.runs):,} runs'
 
 
@@ -94,12 +97,13 @@ def create(
     Raises:
         UserError: the baseline is no group, or several; no run has a field of `group_by`.
     """
-    runs = [record for record in records if record.is_run]
+    runs = [sound.record(record) for record in records if record.is_run]
     groups = group(runs, group_by)
     metric = metric or comparisons.main_metric(groups)
     groups.sort(key=lambda each: _rank(each, metric))
     objectives = [record.trial.get('objective') for record in runs]
     return View(
+        folder=_folder(runs),
         runs=tuple(run for each in groups for run in sorted(each.records, key=_seed)),
         foreign=tuple(record for record in records if not record.is_run),
         groups=tuple(groups),
@@ -130,7 +134,8 @@ def _seed(record: Record) -> tuple[float, str]:
 
 
 def _folder(runs: Sequence[Record]) -> str:
-    """Returns the folder that the names of all runs start with, with its slash; or ''."""
+    if not runs:
+        return ''
     folders = [record.name.split('/')[:-1] for record in runs]
     first, last = min(folders), max(folders)
     shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
