@@ -110,7 +110,7 @@ def test_a_predictor_computes_the_probabilities_of_the_test_to_the_bit(finished_
 def test_a_checkpoint_is_chosen_by_name_or_step(finished_run):
     found = {which: Predictor.from_run(finished_run, which).step for which in ('last', 30, '60')}
     assert found == {'last': 60, 30: 30, '60': 60}
-    with pytest.raises(UserError, match="no checkpoint 'frist'; choose best, last, or .* 30, 60"):
+    with pytest.raises(UserError, match=r"no checkpoint 'frist'; choose best, last, or .* 30, 60"):
         Predictor.from_run(finished_run, 'frist')
 
 
