@@ -246,15 +246,21 @@ def test_the_commands_are_those_that_one_types(two_groups, finished_run):
     assert arguments['optim.name=sgd,seed=1'] == f'--workdir={two_groups}/optim.name=sgd,seed=1'
 
 
-def many(count, fields, seed=0):
+def many(count, fields, seeds=1):
     """Records of a search in memory: the accuracy depends on the learning rate alone."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     found = []
     for number in range(count):
-        rate = 10 ** rng.uniform(-4, 0)
+        if number % seeds == 0:
+            rate = 10 ** rng.uniform(-4, 0)
+            others = {f'model.{letter * 2}': rng.uniform() for letter in 'abcdef'[:fields]}
         accuracy = 0.9 - 0.02 * (np.log10(rate) + 2) ** 2 + rng.normal(0, 0.001)
-        config = {f'model.{letter * 2}': float(rng.uniform()) for letter in 'abcdef'[:fields]}
-        config |= {'seed': 0, 'optim.learning_rate': rate, 'model.activation': 'relu'}
+        config = {
+            **others,
+            'seed': number % seeds,
+            'optim.learning_rate': rate,
+            'model.activation': 'relu',
+        }
         summary = {'step': 100, 'epochs': 10.0, 'images_per_second': 1000.5, 'train_seconds': 9.5}
         summary |= {'test': {'accuracy': accuracy, 'count': 1000}, 'best': {'accuracy': accuracy}}
         summary['val'] = {'accuracy': accuracy, 'count': 1000}
@@ -276,9 +282,9 @@ def many(count, fields, seed=0):
     return found
 
 
-@pytest.mark.parametrize(('count', 'seconds'), [(20, 1), (1000, 8)])
-def test_many_runs_take_little_time_and_room(count, seconds):
-    found = many(count, fields=6)
+@pytest.mark.parametrize(('count', 'seeds', 'seconds'), [(20, 1, 1), (1000, 1, 8), (1000, 5, 8)])
+def test_many_runs_take_little_time_and_room(count, seeds, seconds):
+    found = many(count, fields=6, seeds=seeds)
     began = time.process_time()
     text, parsed = drawn(found)
     assert time.process_time() - began < seconds

@@ -130,8 +130,7 @@ def _overview(view: views.View) -> Markup:
 def _results(view: views.View) -> Markup | None:
     if view.is_single:
         return results.metrics(view.runs[0])
-    heading = tag('h3', 'Runs') if view.has_seeds else None
-    return join((results.groups(view), heading, results.runs(view)))
+    return results.tables(view)
 
 
 def _test(tests: Sequence[tested.Tested]) -> Markup | None:

@@ -25,7 +25,8 @@ from neptune_jax.reporting.run_record import Record
 MAX_GROUPS = 200
 _MIN_FILTERED = 8  # rows
 _HEAD_LENGTH = 16  # characters of a column's name that is not broken
-_MAX_SIZE = 140_000  # characters of a table
+_MAX_NAMED = 60  # groups whose runs are named in the picture of a row
+_MAX_SIZE, _MAX_SIZE_GROUPS = 130_000, 65_000  # characters of a table, and of that of groups
 _MAX_EXACT = 300  # rows of a table that also has all digits of its numbers
 # Results beside the metrics: their names in the table of runs, and their formats.
 _COLUMNS = {
@@ -36,7 +37,17 @@ _COLUMNS = {
 _STRIP_WIDTH = 180
 
 
-def groups(view: View) -> Markup | None:
+def tables(view: View) -> Markup:
+    """Returns the tables of groups and of runs. Together they have a limited size."""
+    first = _groups(view)
+    if first is None:
+        return _runs(view, _MAX_SIZE)
+    return join(
+        (first, tag('h3', 'Runs'), _runs(view, max(_MAX_SIZE // 2, _MAX_SIZE - len(first))))
+    )
+
+
+def _groups(view: View) -> Markup | None:
     """Returns the table of groups: every seed, mean, deviation, number and interval."""
     if not view.has_seeds:
         return None
@@ -55,7 +66,9 @@ def groups(view: View) -> Markup | None:
         mean, label = each.mean, each.group.label
         interval = f'{fixed(mean.low)} to {fixed(mean.high)}' if math.isfinite(mean.low) else '–'
         dots = [(value, f'{_run(key)}: {fixed(value)}') for key, value in each.values.items()]
-        title = f'{label}: {", ".join(text for _, text in dots)}'
+        title = label
+        if len(found) <= _MAX_NAMED:
+            title += f': {", ".join(text for _, text in dots)}'
         strip = charts.strip(
             dots,
             scale,
@@ -87,11 +100,11 @@ def groups(view: View) -> Markup | None:
             ' Deviation of the true accuracy: estimated for all images that one could test '
             'on (Jordan, 2023).'
         )
-    return table('groups', head, rows, note=note)
+    return table('groups', head, rows, note=note, limit=_MAX_SIZE_GROUPS)
 
 
-def runs(view: View) -> Markup:
-    """Returns the table of runs, with their fields, seeds and results."""
+def _runs(view: View, limit: int) -> Markup:
+    """Returns the table of runs: fields, seeds and results; `limit` is of its characters."""
     fields = [field for field in view.fields if _is_short(view, field)]
     standard_error = _standard_errors(view) if len(view.runs) <= _MAX_EXACT else {}
     columns = [each for each in _COLUMNS if _differ(view, each)]
@@ -124,7 +137,7 @@ def runs(view: View) -> Markup:
             text = format(value, _COLUMNS[key][1]) if isinstance(value, int | float) else '–'
             cells.append(Cell(text, None, is_number=True))
         rows.append(cells)
-    return table('runs', head, rows)
+    return table('runs', head, rows, limit=limit)
 
 
 def metrics(record: Record) -> Markup | None:
@@ -161,6 +174,7 @@ def table(
     *,
     note: str = '',
     class_: str = 'table tall',
+    limit: int = _MAX_SIZE,
 ) -> Markup:
     """Returns a table with what filters and copies it; the first cell of a row is its header.
 
@@ -170,6 +184,7 @@ def table(
         rows: of cells. A value that says more than the cell shows goes with it.
         note: under the table.
         class_: of the box around the table.
+        limit: of its characters; the last rows are left out.
     """
     rows, label = list(rows), key.capitalize()
     key = f'table-{key}'  # sections have names too
@@ -188,7 +203,7 @@ def table(
     exact = len(rows) <= _MAX_EXACT
     lines = [f'<tr>{_row(row, exact)}' for row in rows]
     ends = itertools.accumulate(map(len, lines))
-    kept = sum(end <= _MAX_SIZE for end in ends)
+    kept = sum(end <= limit for end in ends)
     if kept < len(rows):
         note = f'The first {kept:,} of {len(rows):,} rows; --format=csv has all. {note}'
     body = Markup(''.join(lines[:kept]))

@@ -7,7 +7,7 @@ from neptune_jax.reporting.page import charts
 from neptune_jax.reporting.page.markup import Markup, join, number, shorten, tag, visible
 from neptune_jax.reporting.page.views import View
 
-MAX_ROWS = 20  # groups
+MAX_ROWS, MAX_NAMED = 20, 60  # groups; dots that have a name
 _NAMES, _STEP, _TOP = 150, 20, 6
 _FACTS = {'images_per_second': 'Throughput, images/s', 'train_seconds': 'Training time, seconds'}
 
@@ -43,7 +43,9 @@ def _figure(view: View, key: str, title: str) -> Markup | None:
     parts = [_frame(across, up)]
     for row, (place, label, values) in enumerate(rows):
         y = _TOP + _STEP * (row + 0.5)
-        parts.append(_row(view, place, label, values, across, y))
+        parts.append(
+            _row(view, place, label, values, across, y, named=len(everything) <= MAX_NAMED)
+        )
     mean = math.fsum(everything) / len(everything)
     description = f'A dot a run, a row a group. The mean of all runs is {number(mean, 3)}.'
     return tag(
@@ -65,13 +67,19 @@ def _frame(across: charts.Axis, up: charts.Axis) -> Markup:
 
 
 def _row(
-    view: View, place: int, label: str, values: Sequence, across: charts.Axis, y: float
+    view: View,
+    place: int,
+    label: str,
+    values: Sequence,
+    across: charts.Axis,
+    y: float,
+    named: bool,
 ) -> Markup:
     text = tag('text', shorten(visible(label), 22), x=_NAMES - 8, y=charts.short(y), dy='.32em')
     circles = (
         tag(
             'circle',
-            tag('title', f'{view.short_name(record)}: {number(value)}'),
+            tag('title', f'{view.short_name(record)}: {number(value)}') if named else None,
             cx=charts.short(across(value)),
             cy=charts.short(y),
             r=3.5,
