@@ -121,7 +121,8 @@ def test_a_baseline_is_what_the_others_are_compared_with(two_groups):
 
 def test_what_cannot_be_compared_is_said(two_groups, make_run):
     make_run(two_groups / 'more', fields={'optim.name': 'adamw'}, images='dd')
-    make_run(two_groups / 'running', fields={'optim.name': 'lion'}, status='running')
+    running = make_run(two_groups / 'running', fields={'optim.name': 'lion'}, status='running')
+    (running / 'environment.json').unlink()
     failed = make_run(two_groups / 'failed', fields={'optim.name': 'lamb'}, status='failed')
     summary = records.files.read_json(failed / 'summary.json')
     records.files.write_json(failed / 'summary.json', {**summary, 'error': 'loss is <NaN>'})
@@ -136,6 +137,7 @@ def test_what_cannot_be_compared_is_said(two_groups, make_run):
     assert 'failed: loss is <NaN>' in parsed.texts['overview']
     assert 'holds no run' in parsed.texts['overview']
     assert 'config.json cannot be read' in parsed.texts['overview']
+    assert 'Python3.12.1' in parsed.texts['overview'].replace('\n', '')  # shared by all that know
 
 
 def test_a_finished_run_has_all_its_parts(finished_run):

@@ -21,6 +21,7 @@ def test_markup_escapes_every_text():
     made = markup.tag('p', HOSTILE, markup.tag('br'), title=HOSTILE, data_v=1, hidden=True, id=None)
     escaped = '&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;&quot;&#x27;&amp;'
     assert made == f'<p title="{escaped}" data-v="1" hidden>{escaped}<br></p>'
+    assert markup.tag('p', '\x00\u202e') == r'<p>\x00\u202e</p>'
 
 
 @pytest.mark.parametrize(

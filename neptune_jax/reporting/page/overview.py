@@ -34,6 +34,8 @@ def cards(view: View) -> Markup:
         values = list(best.values(view.metric).values())
         if values:
             label = join((f'{view.metric}, best group: ', name(best.label)))
+            if len(view.groups) == 1:
+                label = join((f'{view.metric}, mean of {len(values):,} runs',))
             found.append((fixed(math.fsum(values) / len(values)), label))
         seconds = sum(record.summary.get('train_seconds') or 0 for record in view.runs)
         found.append((duration(seconds), 'of training, all runs together'))
@@ -76,8 +78,9 @@ def differences(view: View) -> Markup:
     if len(set(map(str, seeds))) > 1:
         rows.append((tag('code', SEED), _values(seeds)))
     for label, values in _surroundings(view).items():
-        if len(set(values)) > 1:
-            rows.append((join((label,)), _values(values)))
+        known = [value for value in values if value]  # a run that has just begun knows less
+        if len(set(known)) > 1:
+            rows.append((join((label,)), _values(known)))
     if not rows:
         return tag('p', 'The runs do not differ: neither in their configs nor in their versions.')
     head = tag('tr', *(tag('th', each, scope='col') for each in ('What', 'Values (runs)')))
@@ -95,10 +98,10 @@ def shared(view: View) -> Markup:
 
 def _shared(view: View) -> Markup:
     facts = {
-        label: values[0]
+        label: known.pop()
         for label, values in _surroundings(view).items()
         # The environment of a single run has a section of its own.
-        if len(set(values)) == 1 and values[0] and (label in _DATA or not view.is_single)
+        if len(known := set(filter(None, values))) == 1 and (label in _DATA or not view.is_single)
     }
     first = view.runs[0]
     classes = (first.environment.get('data') or {}).get('classes')
