@@ -28,6 +28,7 @@ from neptune_jax.devices import compiling
 from neptune_jax.errors import UserError
 from neptune_jax.learning import losses
 from neptune_jax.reporting import figures
+from neptune_jax.reporting.page import mistakes
 from neptune_jax.runs import files, reader
 from neptune_jax.training import loop
 
@@ -374,7 +375,9 @@ def test_without_a_test_split_a_run_finishes_and_says_so(config, tmp_path, capsy
     np.savez(tmp_path / 'arrays.npz', images=images, labels=np.arange(300) % 3)
     fields = {'name': 'arrays', 'path': str(tmp_path / 'arrays.npz'), 'test_fraction': 0.0}
     config.data.update(fields)
+    config.report.every_run = False
     summary = loop.train_and_evaluate(config, tmp_path / 'run')
+    assert not (tmp_path / 'run/report.html').exists()
     sizes = files.read_json(tmp_path / 'run/environment.json')['data']['sizes']
     assert (sizes['train'] + sizes['val'], sizes['test']) == (300, 0)
     assert (summary['status'], summary['val']['count']) == ('finished', sizes['val'])
@@ -390,11 +393,13 @@ def test_a_figure_that_cannot_be_drawn_costs_a_warning_and_no_result(
         raise ValueError('no such font')
 
     monkeypatch.setattr(figures, 'confusion_matrix', fail)
+    monkeypatch.setattr(mistakes, 'worst', fail)
     summary = loop.train_and_evaluate(config, tmp_path)
     assert (summary['status'], summary['test']['count']) == ('finished', 500)
     output = capsys.readouterr().out
     path = tmp_path / 'artifacts/confusion_matrix.png'
     assert f'warning: {path} was not drawn (ValueError: no such font)' in output
+    assert f'warning: {tmp_path}/report.html was not written (ValueError: no such font)' in output
     assert {path.name for path in (tmp_path / 'artifacts').iterdir()} == {
         'data_report.json',
         'predictions.npz',
