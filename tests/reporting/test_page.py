@@ -84,6 +84,8 @@ def test_two_groups_with_every_seed_and_their_comparison(two_groups):
             '3',
             f'{low:.4f} to {high:.4f}',
         ]
+    exact = {own['data-v'] for _, own in parsed.elements if 'data-v' in own}
+    assert f'{np.mean(values["adam"]):.6g}' in exact  # what CSV has, and what rows are sorted by
     strips = [own for tag, own in parsed.elements if tag == 'svg' and own['class'] == 'strip']
     assert [own['aria-label'] for own in strips[:2]] == [
         f'optim.name={name}: ' + ', '.join(f'seed {i}: {value:.4f}' for i, value in enumerate(own))
@@ -178,6 +180,55 @@ def test_worst_mistakes_are_those_of_the_predictions(finished_run):
         worst = wrong[np.argsort(-arrays['loss'][wrong], kind='stable')][:25]
         expected = [f'{each:,}' for each in arrays['index'][worst].tolist()]
     assert re.findall(r'#([\d,]+)', parsed.texts['mistakes']) == expected
+
+
+def tested(make_run, folder, name, label, prediction):
+    """A run with predictions of three classes."""
+    run = make_run(
+        folder / name, fields={'optim.name': name}, accuracy=np.mean(label == prediction)
+    )
+    environment = records.files.read_json(run / 'environment.json')
+    environment['data']['classes'] = ['cat', 'dog', 'owl']
+    records.files.write_json(run / 'environment.json', environment)
+    size = len(label)
+    arrays = {'index': np.arange(size), 'label': label, 'prediction': prediction}
+    confidence = np.full(size, 0.75, np.float32)
+    np.savez(run / 'artifacts/predictions.npz', **arrays, confidence=confidence, loss=confidence)
+    return np.array(
+        [[np.sum((label == i) & (prediction == j)) for j in range(3)] for i in range(3)]
+    )
+
+
+def test_two_tests_are_shown_with_their_difference(make_run, tmp_path):
+    rng = np.random.default_rng(0)
+    label = rng.integers(3, size=200)
+    good, bad = (np.where(rng.uniform(size=200) < p, label, (label + 1) % 3) for p in (0.9, 0.5))
+    first = tested(make_run, tmp_path, 'adam', label, good)
+    second = tested(make_run, tmp_path, 'sgd', label, bad)
+    _, parsed = drawn(records.read([tmp_path]))
+    matrices = parsed.tables[None][1:]  # behind the table of differences
+    numbers = [
+        [int(c.replace('−', '-') or 0) for c in row[1:]]
+        for row in matrices
+        if row[0] in 'cat dog owl'.split()
+    ]
+    np.testing.assert_array_equal(numbers, np.concatenate([first, first - second]))
+    moved = np.abs(first - second).sum() // 2
+    assert f'{moved} images differ' in parsed.texts['test']
+    right = [np.diag(each) / each.sum(axis=1) for each in (first, second)]
+    rows = parsed.tables['table-classes'][1:]
+    assert [row[2:4] for row in rows] == [
+        [f'{a:.4f}', f'{b:.4f}'] for a, b in zip(*right, strict=True)
+    ]
+
+
+def test_tests_of_other_images_are_not_set_side_by_side(make_run, tmp_path):
+    label = np.arange(200) % 3
+    tested(make_run, tmp_path, 'adam', label, label)
+    tested(make_run, tmp_path, 'sgd', label[::-1], label)
+    _, parsed = drawn(records.read([tmp_path]))
+    assert 'A − B' not in parsed.texts['test']
+    assert '\nA' not in parsed.texts['mistakes']
 
 
 @pytest.mark.parametrize('damage', ['torn', 'other classes', 'none', 'no picture'])

@@ -105,6 +105,14 @@ def test_a_log_axis_leaves_out_what_it_cannot_show():
     assert d.count('M') == 2
 
 
+def test_a_strip_shows_values_mean_and_interval():
+    scale = charts.Axis(0, 1, 0, 100)
+    made = charts.strip([(0.25, 'a'), (0.75, 'b')], scale, 'two', mean=0.5, interval=(0.1, 1.5))
+    assert re.findall(r'cx="(\S+)"', made) == ['25', '75']
+    assert re.search(r'<rect x="(\S+)" .* width="(\S+)"', made).groups() == ('10', '90')
+    assert 'd="M50 4v14"' in made
+
+
 def test_thinned_curves_keep_their_ends():
     points = [(step, float(step)) for step in range(1000)]
     thinned = curves._thinned(points, 50)
