@@ -182,7 +182,7 @@ def test_worst_mistakes_are_those_of_the_predictions(finished_run):
     assert re.findall(r'#([\d,]+)', parsed.texts['mistakes']) == expected
 
 
-def tested(make_run, folder, name, label, prediction):
+def write_tested(make_run, folder, name, label, prediction):
     """A run with predictions of three classes."""
     run = make_run(
         folder / name, fields={'optim.name': name}, accuracy=np.mean(label == prediction)
@@ -203,8 +203,8 @@ def test_two_tests_are_shown_with_their_difference(make_run, tmp_path):
     rng = np.random.default_rng(0)
     label = rng.integers(3, size=200)
     good, bad = (np.where(rng.uniform(size=200) < p, label, (label + 1) % 3) for p in (0.9, 0.5))
-    first = tested(make_run, tmp_path, 'adam', label, good)
-    second = tested(make_run, tmp_path, 'sgd', label, bad)
+    first = write_tested(make_run, tmp_path, 'adam', label, good)
+    second = write_tested(make_run, tmp_path, 'sgd', label, bad)
     _, parsed = drawn(records.read([tmp_path]))
     matrices = parsed.tables[None][1:]  # behind the table of differences
     numbers = [
@@ -224,8 +224,8 @@ def test_two_tests_are_shown_with_their_difference(make_run, tmp_path):
 
 def test_tests_of_other_images_are_not_set_side_by_side(make_run, tmp_path):
     label = np.arange(200) % 3
-    tested(make_run, tmp_path, 'adam', label, label)
-    tested(make_run, tmp_path, 'sgd', label[::-1], label)
+    write_tested(make_run, tmp_path, 'adam', label, label)
+    write_tested(make_run, tmp_path, 'sgd', label[::-1], label)
     _, parsed = drawn(records.read([tmp_path]))
     assert 'A − B' not in parsed.texts['test']
     assert '\nA' not in parsed.texts['mistakes']
