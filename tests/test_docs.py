@@ -22,6 +22,8 @@ PAGES += [*ROOT.glob('experiments/**/*.md'), *ROOT.glob('tests/**/*.md')]
 FENCE = re.compile(r'^```.*?^```', re.DOTALL | re.MULTILINE)
 
 # What a page names that this repository does not have: files of a reader, files of other projects.
+# Of files whose names look like fields.
+ENDINGS = tuple('.py .npz .jsonl .html .onnx .safetensors .stablehlo'.split())
 OTHER_FILES = {'mine.py', 'FILE', 'utils.py'}
 OTHER_FLAGS = ('xla_', 'kill-on-bad-exit')  # of XLA and srun
 
@@ -124,7 +126,7 @@ def test_fields_of_configs_exist_and_have_these_choices():
         for page, span in spans()
         if (match := re.fullmatch(r'((?:\w+\.)+(?:\w+|\*))(?:=.*)?', span))
         and match[1].split('.')[0] in groups
-        and not match[1].endswith(('.py', '.npz', '.jsonl', '.onnx', '.safetensors', '.stablehlo'))
+        and not match[1].endswith(ENDINGS)
     ]
     for page in PAGES:
         found += [(page, name) for name in re.findall(r'--config\.([\w.]+)=', page.read_text())]

@@ -361,6 +361,30 @@ def test_a_search_finds_what_matters_and_the_best_so_far():
     assert len(data) == 60
 
 
+def test_the_best_of_a_search_is_the_best_of_the_validation():
+    found = many(20, fields=1)
+    lucky = found[7]  # on the test
+    summary = {**lucky.summary, 'test': {'accuracy': 0.999, 'count': 1000}}
+    found[7] = dataclasses.replace(lucky, summary=summary)
+    _, parsed = drawn(found)
+    best = max(found, key=lambda record: record.value('val/accuracy'))
+    assert parsed.tables['table-runs'][1][0] == best.name.rpartition('/')[2]
+    assert f'val/accuracy, best run: {best.name[-4:]}' in parsed.texts['overview']
+
+
+def test_a_diverged_run_does_not_push_the_others_together():
+    found = many(20, fields=1)
+    summary = {**found[3].summary, 'val': {'accuracy': 0.001}}
+    found[3] = dataclasses.replace(found[3], summary=summary)
+    text, parsed = drawn(found)
+    assert ' 1 worse than 0.' in parsed.texts['search']
+    picture = text[text.index('id="parallel"') :]
+    ends = [float(y) for y in re.findall(r'L1140 ([\d.]+)" ', picture)]
+    assert len(ends) == 20
+    assert ends[0] == max(ends)  # the worst is drawn first, at the end of the axis
+    assert np.ptp(ends[1:]) > 100
+
+
 def test_an_objective_that_is_not_finite_is_no_trial():
     found = many(20, fields=1)
     for place, value in ((3, float('nan')), (4, float('inf'))):

@@ -153,6 +153,29 @@ def test_importance_of_noise_is_small_and_of_a_bump_large():
     assert epsilon_squared(['a', 'b', 'c'], [1.0, 2.0, 3.0]) == 0
 
 
+def test_a_reliability_diagram_shows_accuracies_with_their_intervals(make_run, tmp_path):
+    run = make_run(tmp_path / 'run')
+    confidence = np.repeat([0.5, 0.9], [10, 40]).astype(np.float32)
+    prediction = np.concatenate([np.repeat([0, 1], [6, 4]), np.repeat([0, 1], [38, 2])])
+    np.savez(
+        run / 'artifacts/predictions.npz',
+        index=np.arange(50),
+        label=np.zeros(50, int),
+        prediction=prediction,
+        confidence=confidence,
+        loss=confidence,
+    )
+    text = page.html(records.read([run]))
+    axis = charts.Axis(0, 1, 214, 18)
+    whiskers = re.findall(r'class="whisker" d="M(\S+) (\S+)V(\S+)"', text)
+    for (right, count), (_, low, high) in zip(((6, 10), (38, 40)), whiskers, strict=True):
+        ends = scipy.stats.binomtest(right, count).proportion_ci(method='wilson')
+        np.testing.assert_allclose((float(low), float(high)), list(map(axis, ends)), atol=0.06)
+    assert 'confidence 0.500, accuracy 0.600, 10 images' in text
+    assert 'confidence 0.900, accuracy 0.950, 40 images' in text
+    assert f'ECE {(10 * 0.1 + 40 * 0.05) / 50:.4f}' in text
+
+
 def image_of(source):
     return Image.open(io.BytesIO(base64.b64decode(source.partition(',')[2])))
 

@@ -31,11 +31,12 @@ def cards(view: View) -> Markup:
             fields = ', '.join(view.fields[:3]) + (', ...' if len(view.fields) > 3 else '')
             found.append((f'{len(view.groups):,} groups', join(('by ', name(fields)))))
         best = view.groups[0]
-        values = list(best.values(view.metric).values())
+        values = list(best.values(view.ranking).values())
         if values:
-            label = join((f'{view.metric}, best group: ', name(best.label)))
+            kind = 'run' if len(best.records) == 1 else 'group'
+            label = join((f'{view.ranking}, best {kind}: ', name(view.label(0))))
             if len(view.groups) == 1:
-                label = join((f'{view.metric}, mean of {len(values):,} runs',))
+                label = join((f'{view.ranking}, mean of {len(values):,} runs',))
             found.append((fixed(math.fsum(values) / len(values)), label))
         seconds = sum(record.summary.get('train_seconds') or 0 for record in view.runs)
         found.append((duration(seconds), 'of training, all runs together'))

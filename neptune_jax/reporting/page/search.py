@@ -27,12 +27,16 @@ def section(view: View) -> Markup | None:
     if len(drawn) < len(trials):
         note += f' The charts show the best {MAX_TRIALS // 2} and {MAX_TRIALS // 2} of the others.'
     up = _objective_axis(view, trials)
+    beyond = sum(not up.low <= trial.value <= up.high for trial in trials)
+    if beyond:
+        worst = fixed(up.high if is_lower_better(view.objective) else up.low)
+        note += f' {beyond:,} worse than {worst} lie beyond the charts.'
     slices = [_slice(view, each, drawn, up) for each in found[:6]]
     pictures = (_best_so_far(view, trials, up), _importance(found), *slices)
     return join(
         (
             tag('p', note),
-            _parallel(view, found, drawn),
+            _parallel(view, found, drawn, up),
             tag('h3', 'How the best was found, what matters, and slices'),
             tag('div', *pictures, class_='charts'),
         )
@@ -64,22 +68,25 @@ def _objective_axis(view: View, trials: Sequence[Trial]) -> charts.Axis:
     values = sorted(trial.value for trial in trials)
     middle, sign = values[len(values) // 2], -1 if is_lower_better(view.objective) else 1
     best = values[-1] if sign > 0 else values[0]
-    limit = middle - 2 * (best - middle)
+    limit = middle - 4 * (best - middle)
     kept = [value for value in values if sign * value >= sign * limit]
     return charts.y_axis(kept)
 
 
-def _parallel(view: View, dimensions: Sequence[Dimension], drawn: Sequence[Trial]) -> Markup:
+def _parallel(
+    view: View, dimensions: Sequence[Dimension], drawn: Sequence[Trial], up: charts.Axis
+) -> Markup:
     """Returns a line for each run through its values; the better it is, the stronger."""
     width, height, top, bottom = 1200, 300, 34, 280
-    objective = Dimension(view.objective, None, tuple(t.value for t in drawn), False, 0)
+    objective = Dimension(view.objective, None, (up.low, up.high), False, 0)
     # The objective comes last; what matters most is next to it.
     columns = [*reversed(dimensions), objective]
     scales = [each.axis(bottom, top) for each in columns]
     places = [90 + (width - 150) * i / (len(columns) - 1) for i in range(len(columns))]
     lines = []
     for rank, trial in reversed(list(enumerate(drawn))):
-        values = [*(each.value(trial.record) for each in columns[:-1]), trial.value]
+        values = [each.value(trial.record) for each in columns[:-1]]
+        values.append(min(max(trial.value, up.low), up.high))
         points = (
             f'{charts.short(x)} {charts.short(scale(value))}'
             for x, scale, value in zip(places, scales, values, strict=True)

@@ -26,9 +26,11 @@ class View:
         folder: that the names of all runs start with, with its slash; or ''.
         runs: the records of runs, in the order of the groups, then of the seeds.
         foreign: directories and lines that hold no run.
-        groups: the best by `metric` first; those without a value last.
+        groups: the best by `ranking` first; those without a value last.
         fields: of the config, that differ between the runs.
         metric: the result that is compared, such as 'test/accuracy'.
+        ranking: the result that orders groups. Of a search that is the objective: who picks one of
+            many configurations by the test has no test left.
         objective: what a search optimises.
         baseline: the group that others are compared with.
     """
@@ -39,6 +41,7 @@ class View:
     groups: tuple[Group, ...]
     fields: tuple[str, ...]
     metric: str
+    ranking: str
     objective: str
     baseline: Group | None
 
@@ -99,9 +102,12 @@ def create(
     """
     runs = [sound.record(record) for record in records if record.is_run]
     groups = group(runs, group_by)
-    metric = metric or comparisons.main_metric(groups)
-    groups.sort(key=lambda each: _rank(each, metric))
     objectives = [record.trial.get('objective') for record in runs]
+    objective = next((each for each in objectives if isinstance(each, str)), OBJECTIVE)
+    ranking = metric = metric or comparisons.main_metric(groups)
+    if len(groups) >= _MIN_TRIALS and any(each.values(objective) for each in groups):
+        ranking = objective
+    groups.sort(key=lambda each: _rank(each, ranking))
     return View(
         folder=_folder(runs),
         runs=tuple(run for each in groups for run in sorted(each.records, key=_seed)),
@@ -109,7 +115,8 @@ def create(
         groups=tuple(groups),
         fields=tuple(differing(runs)),
         metric=metric,
-        objective=next((each for each in objectives if isinstance(each, str)), OBJECTIVE),
+        ranking=ranking,
+        objective=objective,
         baseline=selection.baseline(groups, baseline) if baseline else None,
     )
 
