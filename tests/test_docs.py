@@ -22,10 +22,11 @@ PAGES += [*ROOT.glob('experiments/**/*.md'), *ROOT.glob('tests/**/*.md')]
 FENCE = re.compile(r'^```.*?^```', re.DOTALL | re.MULTILINE)
 
 # What a page names that this repository does not have: files of a reader, files of other projects.
-# Of files whose names look like fields.
-ENDINGS = tuple('.py .npz .jsonl .html .onnx .safetensors .stablehlo'.split())
 OTHER_FILES = {'mine.py', 'FILE', 'utils.py'}
 OTHER_FLAGS = ('xla_', 'kill-on-bad-exit')  # of XLA and srun
+
+# Of files whose names look like fields.
+ENDINGS = tuple('.py .npz .jsonl .html .onnx .safetensors .stablehlo'.split())
 
 
 def prose(page):
