@@ -20,9 +20,9 @@ from neptune_jax.runs import files
 ENVIRON = dict(os.environ)  # before this process makes settings of its own
 
 CONFIG = cli.define_config()
-GRID = flags.DEFINE_multi_string('grid', [], 'FIELD=VALUE,VALUE or FIELD=FROM:TO; repeat it.')
+GRID = flags.DEFINE_multi_string('grid', [], 'FIELD=VALUE,VALUE or FIELD=FROM:TO.')
 SEARCH = flags.DEFINE_multi_string(
-    'search', [], 'FIELD=LOW:HIGH, FIELD=log:LOW:HIGH or FIELD=CHOICE,CHOICE; repeat it.'
+    'search', [], 'FIELD=LOW:HIGH, FIELD=log:LOW:HIGH or FIELD=CHOICE,CHOICE.'
 )
 TRIALS = flags.DEFINE_integer('trials', None, 'Of a search, 20 by default.', lower_bound=1)
 OBJECTIVE = flags.DEFINE_string('objective', 'val/accuracy', 'The metric of a search.')

@@ -18,7 +18,7 @@ import pytest
 
 from neptune_jax import defaults
 from neptune_jax.errors import Preempted
-from neptune_jax.sweeping import running, workers
+from neptune_jax.sweeping import checking, running, workers
 from neptune_jax.sweeping.planning import Plan, Request
 from neptune_jax.sweeping.trials import Trial
 
@@ -113,6 +113,17 @@ def test_a_failed_trial_is_tried_again_and_does_not_end_the_sweep(sweep, tmp_pat
     assert counts(tmp_path)['seed=1'] == 2
     assert sweep({'seed=1': ['ok']}).run() == []  # the next command tries again what failed
     assert counts(tmp_path) == {'seed=0': 2, 'seed=1': 3, 'seed=2': 2, 'seed=3': 1}
+
+
+def test_failed_trials_are_named_and_the_status_is_1(sweep, monkeypatch, capsys):
+    made = sweep({'seed=1': ['mistake'], 'seed=3': ['mistake']})
+    checked = []
+    monkeypatch.setattr(checking, 'check_in_process', lambda configs, gpus: checked.append(configs))
+    assert running.run(made._request) == 1
+    assert capsys.readouterr().err == 'error: 2 trials failed: seed=1, seed=3\n'
+    assert len(checked[0]) == 4
+    assert running.run(made._request) == 1
+    assert len(checked) == 1  # all have started: nothing is left to check
 
 
 def test_killed_trainings_go_on_as_long_as_they_get_further(sweep, tmp_path):
