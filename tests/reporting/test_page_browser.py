@@ -311,6 +311,14 @@ def test_it_is_printed_in_full(page, report):
     page.call('Emulation.setEmulatedMedia', media='print')
     try:
         assert page.run('getComputedStyle(document.querySelector(".tools")).display') == 'none'
+        page.call(
+            'Emulation.setDeviceMetricsOverride',
+            width=794,  # of A4
+            height=1123,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        assert page.run('document.documentElement.scrollWidth <= innerWidth')
         page.run('dispatchEvent(new Event("beforeprint"))')
         assert page.run('document.querySelectorAll("details:not([open])").length') == 0
         content = page.call('Page.printToPDF', printBackground=False)['data']
