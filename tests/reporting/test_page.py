@@ -150,6 +150,7 @@ def test_a_finished_run_has_all_its_parts(finished_run):
     summary = reader.read_summary(finished_run)
     metrics = {row[0]: row[1:] for row in parsed.tables['table-metrics']}
     assert metrics['metric'] == ['test', 'validation']
+    assert ('table', {'id': 'table-metrics', 'class': 'n2 n3'}) in parsed.elements
     assert metrics['accuracy'] == [f'{summary[split]["accuracy"]:.4f}' for split in ('test', 'val')]
     confusion = np.loadtxt(
         finished_run / 'artifacts/confusion_matrix.csv',
@@ -336,6 +337,19 @@ def many(count, fields, seeds=1):
             )
         )
     return found
+
+
+def test_speed_is_a_dot_for_each_run_and_the_head_tells_the_last_change():
+    found = many(3, fields=0)
+    for place, (value, moment) in enumerate([(100.0, 1.7e9), (400.0, 1.8e9), (0.0, 1.6e9)]):
+        summary = {**found[place].summary, 'images_per_second': value}
+        found[place] = dataclasses.replace(found[place], summary=summary, updated=moment)
+    text, parsed = drawn(found)
+    throughput = text[text.index('Throughput') : text.index('Training time')]
+    dots = sorted(float(x) for x in re.findall(r'<circle cx="([\d.]+)"', throughput))
+    assert len(dots) == 2  # none is known of the third run
+    assert (dots[1] - 150) / (dots[0] - 150) == pytest.approx(4, rel=0.01)  # the axis starts at 0
+    assert '3 runs; the last change was on 2027-01-15 at 08:00 UTC' in parsed.texts['head']
 
 
 @pytest.mark.parametrize(('count', 'seeds', 'seconds'), [(20, 1, 1), (1000, 1, 8), (1000, 5, 8)])
