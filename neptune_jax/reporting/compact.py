@@ -225,8 +225,30 @@ def _public(environment):
         start = [program.name]
         if program.suffix == '.py':
             start = ['python', '-m', f'{program.parent.name}.{program.stem}']
-        own['command'] = [*start, *(arg for arg in command[1:] if not _names_place(str(arg)))]
+        own['command'] = [*start, *map(_without_folders, _without_places(command[1:]))]
     return own
+
+
+def _without_places(arguments):
+    """Yields the arguments of a command without the flags that say where something lies."""
+    rest = iter(map(str, arguments))
+    for argument in rest:
+        name, sign, _ = argument.lstrip('-').replace('-', '_').partition('=')
+        if name == 'workdir' or (name.startswith('config.') and is_place(name[7:])):
+            if not sign:
+                next(rest, None)  # its value
+            continue
+        yield argument
+
+
+def _without_folders(argument):
+    """Returns an argument whose absolute path has lost its folders, but the last of a program."""
+    flag, sign, value = argument.rpartition('=')
+    if not os.path.isabs(value):
+        return argument
+    path = Path(value)
+    folder = f'{path.parent.name}/' if '.py' in path.name else ''
+    return f'{flag}{sign}{folder}{path.name}'
 
 
 def _public_trial(trial):
@@ -238,8 +260,3 @@ def _public_trial(trial):
             if not is_place(field)
         }
     return own
-
-
-def _names_place(argument):
-    name, _, _ = argument.lstrip('-').replace('-', '_').partition('=')
-    return name == 'workdir' or (name.startswith('config.') and is_place(name[7:]))

@@ -126,7 +126,7 @@ def markdown(report: Report) -> str:
 def latex(report: Report) -> str:
     """Returns the tables of groups and comparisons for LaTeX with the package booktabs.
 
-    The values of single seeds and p-values that are not adjusted are left out.
+    Details are left out: the values of single seeds, and all p-values but the adjusted ones.
     """
     parts = []
     for table in report.tables():

@@ -106,18 +106,24 @@ def groups_table(summaries: Sequence[Summary]) -> Table:
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
     """Returns the table of comparisons, without those that are refused."""
-    columns = [Column('A'), Column('B'), Column('A - B', True), Column('95% interval', True)]
     made = [each for each in comparisons if not each.refusal]
+    named = {each.a.named for each in made} | {each.b.named for each in made}
+    # Where one field makes the groups, its values are enough.
+    field = next(iter(named))[0] if len(named) == 1 and len(next(iter(named))) == 1 else ''
+    columns = [Column(f'{field}: {side}' if field else side) for side in 'AB']
+    columns += [Column('A - B', True), Column('95% interval', True)]
     has_many = sum(not math.isnan(each.p_value) for each in made) > 1
     columns += [Column('test'), Column('p', True, has_many)]
     columns += [Column('p (Holm)', True)] if has_many else []
     has_pairs = any(each.method == 'paired' for each in made)
     has_runs = any(not math.isnan(each.superiority) for each in made)
-    columns += [Column('p (sign flips)', True)] if has_pairs else []
+    columns += [Column('p (sign flips)', True, True)] if has_pairs else []
     columns += [Column('P(A better)', True)] if has_runs else []
     rows = []
     for each in made:
-        row = [each.a.label, each.b.label, number(each.difference, sign=True)]
+        sides = (each.a, each.b)
+        row = [shown(side.fields[field]) if field else side.label for side in sides]
+        row.append(number(each.difference, sign=True))
         row.append(interval(each.low, each.high, sign=True))
         row += [_METHODS[each.method], p_value(each.p_value)]
         row += [p_value(each.adjusted)] if has_many else []

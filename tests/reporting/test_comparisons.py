@@ -41,6 +41,15 @@ def test_other_seeds_are_compared_by_welchs_test(two_groups, make_run):
     assert 0 < found.superiority_high < 0.5
 
 
+def test_as_many_runs_of_other_seeds_are_no_pairs(two_groups):
+    run = two_groups / 'optim.name=sgd,seed=2'
+    config = files.read_json(run / 'config.json')
+    files.write_json(run / 'config.json', {**config, 'seed': 9})
+    (found,), _ = compare([two_groups])
+    assert found.method == 'welch'
+    assert found.pairs == ()
+
+
 def test_a_smaller_loss_is_better(two_groups):
     (found,), _ = compare([two_groups], 'test/loss')
     assert found.difference < 0
@@ -153,10 +162,11 @@ def test_unfinished_runs_are_not_compared(two_groups):
     assert math.isnan(found.difference)
 
 
-def test_other_test_images_are_not_compared(two_groups, make_run, tmp_path):
+@pytest.mark.parametrize('seeds', [(0, 1, 2), (7, 8, 9)])
+def test_other_test_images_are_not_compared(two_groups, make_run, tmp_path, seeds):
     others = [
         make_run(tmp_path / f'other{seed}', seed=seed, images='ef', fields={'optim.name': 'adamw'})
-        for seed in range(3)
+        for seed in seeds
     ]
     found, _ = compare([two_groups, *others])
     refusals = [each.refusal for each in found if 'adamw' in each.a.label + each.b.label]

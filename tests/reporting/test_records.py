@@ -13,6 +13,7 @@ import pytest
 
 from neptune_jax.errors import UserError
 from neptune_jax.reporting import compact, predictions, records
+from neptune_jax.reporting.run_record import PLACES
 from neptune_jax.runs import files, reader
 
 
@@ -44,7 +45,7 @@ def test_a_record_survives_a_compact_file(finished_run, tmp_path):
     assert after.environment['packages'] == before.environment['packages']
     assert after.environment['data'] == before.environment['data']
     left_out = {field for field in before.config if field not in after.config}
-    assert all(field.startswith(('data.dir', 'data.archive_dir', 'neptune.')) for field in left_out)
+    assert all(field.startswith(PLACES) for field in left_out)
     assert all(after.config[field] == before.config[field] for field in after.config)
     assert after.series('val/accuracy') == pytest.approx(before.series('val/accuracy'), rel=1e-5)
     right, checksum = predictions.read_correct(before)
@@ -65,6 +66,30 @@ def test_a_compact_file_says_nothing_of_the_machines_folders(two_groups, make_ru
     assert 'a-person' not in text
     assert '"data.path": "photos"' in text
     assert '"python", "-m", "neptune_jax.main", "--config=c.py"]' in text
+
+
+def test_a_command_names_no_folders(two_groups):
+    run = two_groups / 'optim.name=sgd,seed=1'
+    environment = files.read_json(run / 'environment.json')
+    environment['command'] = [
+        '/home/person/neptune_jax/main.py',
+        '--config=/home/person/configs/cnn.py:large',
+        '--config=/home/person/configs/cnn.py',
+        '--config.data.path=/home/person/photos',
+        '--config.optim.name=sgd',
+        '--workdir',
+        '/home/person/runs/x',
+        '--config.data.dir=/home/person/data',
+    ]
+    files.write_json(run / 'environment.json', environment)
+    found = records.to_json(*records.read([run]))['environment']['command']
+    assert found == [
+        *('python', '-m', 'neptune_jax.main'),
+        '--config=configs/cnn.py:large',
+        '--config=configs/cnn.py',
+        '--config.data.path=photos',
+        '--config.optim.name=sgd',
+    ]
 
 
 def test_what_runs_share_is_written_once(two_groups):

@@ -188,5 +188,17 @@ def test_the_deviation_on_the_distribution_is_found_by_a_simulation(skill):
     assert np.mean(naive) > truth + 10 * error
 
 
+def test_the_deviation_between_a_few_runs_follows_the_formula():
+    correct = np.random.default_rng(0).uniform(size=(3, 50)) < 0.8
+    accuracies = correct.mean(axis=1)
+    of_images = correct.var(axis=0, ddof=1).sum()
+    expected = 50 / 49 * (accuracies.var(ddof=1) - of_images / 50**2)
+    assert statistics.between_runs_deviation(correct).variance == pytest.approx(expected, rel=1e-9)
+    # The same is the mean covariance between being right on two different images.
+    covariances = np.cov(correct.astype(float), rowvar=False)
+    others = covariances[~np.eye(50, dtype=bool)]
+    assert others.mean() == pytest.approx(expected, rel=1e-9)
+
+
 def test_a_single_run_has_no_deviation_between_runs():
     assert math.isnan(statistics.between_runs_deviation(np.ones((1, 9), bool)).distribution)
