@@ -119,6 +119,21 @@ def views():
         of Fashion-MNIST point to the left, and their mirror images are new to the network.""")
 
 
+# ----------------------------------------------------------------------------------------- reports
+def report_of_optimizers():
+    """Returns what the report command prints of two optimizers with six seeds each."""
+    from neptune_jax import terminal
+    from neptune_jax.reporting import records, report_formats, selection
+
+    found = records.read([FINISHED_RUNS / 'optimizers.jsonl'])
+    width, terminal.console.width = terminal.console.width, 80
+    with terminal.console.capture() as printed:
+        report_formats.show(report_formats.create(found, selection.Options()))
+    terminal.console.width = width
+    lines = [line.rstrip() for line in printed.get().rstrip().splitlines()]
+    return '\n'.join(['```', '$ python -m neptune_jax.report optimizers.jsonl', *lines, '```'])
+
+
 # ---------------------------------------------------------------------------------------- training
 def libraries():
     """Returns images per second of a training step of `cnn3` in float32, in each library."""
@@ -452,6 +467,7 @@ BLOCKS = {
     'evaluate temperature': lambda: finished('temperature', 'logits'),
     'evaluate views': views,
     'evaluate compare': lambda: finished('compare'),
+    'report': report_of_optimizers,
     'transcript': transcript,
     'networks': networks,
     'float32 and bfloat16': number_types,

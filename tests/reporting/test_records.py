@@ -250,6 +250,12 @@ def test_numbers_that_json_lacks_are_numbers(two_groups):
     assert math.isnan(again.rows[0]['val/loss'])
 
 
+def test_a_single_row_survives_a_compact_file(tmp_path, make_run):
+    row = {'step': 3, 'time': 1.5, 'train/loss': 0.25, 'train/histogram': [1, 2]}
+    (record,) = records.read([make_run(tmp_path / 'run', rows=[row])])
+    assert records.from_json(records.to_json(record)).rows == (row,)
+
+
 def test_a_field_newer_than_the_run_has_its_default(two_groups):
     run = two_groups / 'optim.name=sgd,seed=1'
     config = files.read_json(run / 'config.json')
