@@ -179,6 +179,8 @@ def test_tables_are_copied_as_markdown_latex_and_csv(page, report):
     assert rows[0][0] == f'optim.name={HOSTILE[2]}'
     classes = list(csv.reader(io.StringIO(copied(page, 'classes', 'CSV'))))
     assert classes[5][0] == f"'{HOSTILE[4]}"  # no formula of a spreadsheet
+    assert classes[0][-1] == 'F1, A − B'
+    assert min(float(row[-1]) for row in classes[1:]) < 0  # with a minus that programs read
 
     names = [escaping.plain(name) for name in HOSTILE[:9]]
     markdown = copied(page, 'classes', 'Markdown').splitlines()
