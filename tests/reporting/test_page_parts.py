@@ -12,7 +12,7 @@ from PIL import Image
 
 from neptune_jax.reporting import figures, page, records, tiling
 from neptune_jax.reporting.page import charts, confusion, curves, importance, markup
-from neptune_jax.reporting.page.results import Cell, table
+from neptune_jax.reporting.page.table import Cell, table
 
 HOSTILE = '</script><img src=x onerror=alert(1)>"\'&'
 

@@ -8,7 +8,7 @@ from neptune_jax.learning import metrics
 from neptune_jax.reporting import statistics
 from neptune_jax.reporting.page import charts
 from neptune_jax.reporting.page.markup import Markup, fixed, join, name, signed, tag
-from neptune_jax.reporting.page.results import Cell, table
+from neptune_jax.reporting.page.table import Cell, table
 from neptune_jax.reporting.page.tested import Tested
 from neptune_jax.reporting.page.views import mark
 

@@ -7,7 +7,7 @@ from neptune_jax.reporting import comparisons
 from neptune_jax.reporting.comparisons import Comparison
 from neptune_jax.reporting.page import charts
 from neptune_jax.reporting.page.markup import Markup, fixed, join, name, signed, tag
-from neptune_jax.reporting.page.results import Cell, table
+from neptune_jax.reporting.page.table import Cell, table
 from neptune_jax.reporting.page.views import View
 
 MAX_SHOWN = 60

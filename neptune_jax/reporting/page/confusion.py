@@ -8,7 +8,7 @@ import numpy as np
 
 from neptune_jax.learning import metrics
 from neptune_jax.reporting.page.markup import Markup, fixed, name, shorten, tag, visible
-from neptune_jax.reporting.page.results import Cell, table
+from neptune_jax.reporting.page.table import Cell, table
 from neptune_jax.reporting.page.tested import Tested
 
 MAX_TABLE = 24  # classes of a matrix that is a table

@@ -20,6 +20,7 @@ from neptune_jax.reporting.page import (
     results,
     search,
     speed,
+    table,
     tested,
     views,
 )
@@ -67,7 +68,7 @@ def write(path: str | os.PathLike[str], text: str) -> None:
 def _document(
     title: str, about: str, sections: Sequence[tuple[str, str, Markup | None]], data: dict
 ) -> str:
-    style = _read('page.css') + confusion.shades_css() + results.alignment_css()
+    style = _read('page.css') + confusion.shades_css() + table.alignment_css()
     script = ''.join(map(_read, _SCRIPTS)) if data else ''
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from neptune_jax.reporting.page.markup import Markup, join, name, tag
 from neptune_jax.reporting.page.overview import environment, facts_list
-from neptune_jax.reporting.page.results import Cell, table
+from neptune_jax.reporting.page.table import Cell, table
 from neptune_jax.reporting.page.views import View
 from neptune_jax.reporting.run_record import Record
 

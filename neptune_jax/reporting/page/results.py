@@ -1,33 +1,21 @@
-"""Tables of groups and of runs, that scripts sort, filter and copy."""
+"""The tables of groups and of runs, and of the metrics of a single run."""
 
-import itertools
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from neptune_jax.reporting import comparisons, statistics
 from neptune_jax.reporting.grouping import shown
 from neptune_jax.reporting.page import charts
-from neptune_jax.reporting.page.markup import (
-    Markup,
-    breakable,
-    escape,
-    fixed,
-    join,
-    name,
-    number,
-    tag,
-)
+from neptune_jax.reporting.page.markup import Markup, fixed, join, name, number, tag
+from neptune_jax.reporting.page.table import MAX_EXACT, MAX_SIZE, Cell, table
 from neptune_jax.reporting.page.views import View, mark
 from neptune_jax.reporting.run_record import Record
 
 MAX_GROUPS = 200
-_MIN_FILTERED = 8  # rows
-_HEAD_LENGTH = 16  # characters of a column's name that is not broken
 _MAX_NAMED = 60  # groups whose runs are named in the picture of a row
-_MAX_SIZE, _MAX_SIZE_GROUPS = 130_000, 65_000  # characters of a table, and of that of groups
-_MAX_EXACT = 300  # rows of a table that also has all digits of its numbers
+_MAX_SIZE_GROUPS = 65_000  # characters of the table
 # Results beside the metrics: their names in the table of runs, and their formats.
 _COLUMNS = {
     'epochs': ('epochs', '.3g'),
@@ -41,10 +29,8 @@ def tables(view: View) -> Markup:
     """Returns the tables of groups and of runs. Together they have a limited size."""
     first = _groups(view)
     if first is None:
-        return _runs(view, _MAX_SIZE)
-    return join(
-        (first, tag('h3', 'Runs'), _runs(view, max(_MAX_SIZE // 2, _MAX_SIZE - len(first))))
-    )
+        return _runs(view, MAX_SIZE)
+    return join((first, tag('h3', 'Runs'), _runs(view, max(MAX_SIZE // 2, MAX_SIZE - len(first)))))
 
 
 def _groups(view: View) -> Markup | None:
@@ -106,7 +92,7 @@ def _groups(view: View) -> Markup | None:
 def _runs(view: View, limit: int) -> Markup:
     """Returns the table of runs: fields, seeds and results; `limit` is of its characters."""
     fields = [field for field in view.fields if _is_short(view, field)]
-    standard_error = _standard_errors(view) if len(view.runs) <= _MAX_EXACT else {}
+    standard_error = _standard_errors(view) if len(view.runs) <= MAX_EXACT else {}
     columns = [each for each in _COLUMNS if _differ(view, each)]
     has_seed = _differ(view, 'seed')
     head = ['Run', *fields, *(['seed'] if has_seed else []), 'status', 'best val accuracy']
@@ -158,107 +144,8 @@ def metrics(record: Record) -> Markup | None:
     return table('metrics', head, rows, note=note, class_='table narrow')
 
 
-class Cell:
-    """A cell of a table: what is shown, and the value by which rows are sorted and copied."""
-
-    __slots__ = ('content', 'is_number', 'value')
-
-    def __init__(self, content: Any, value: Any, is_number: bool = False) -> None:
-        self.content, self.value, self.is_number = content, value, is_number
-
-
-def table(
-    key: str,
-    head: Sequence[str],
-    rows: Iterable[Sequence[Cell]],
-    *,
-    note: str = '',
-    class_: str = 'table tall',
-    limit: int = _MAX_SIZE,
-) -> Markup:
-    """Returns a table with what filters and copies it; the first cell of a row is its header.
-
-    Args:
-        key: names the table in the page.
-        head: the names of the columns.
-        rows: of cells. A value that says more than the cell shows goes with it.
-        note: under the table.
-        class_: of the box around the table.
-        limit: of its characters; the last rows are left out.
-    """
-    rows, label = list(rows), key.capitalize()
-    key = f'table-{key}'  # sections have names too
-    numeric = [any(row[column].is_number for row in rows) for column in range(len(head))]
-    titles = (
-        tag(
-            'th',
-            breakable(text) if len(text) > _HEAD_LENGTH else text,
-            scope='col',
-            class_='n' if right else None,
-        )
-        for text, right in zip(head, numeric, strict=True)
-    )
-    # Optional end tags are left out, and the columns of numbers have their classes at the table: a
-    # thousand rows have ten thousand cells.
-    exact = len(rows) <= _MAX_EXACT
-    lines = [f'<tr>{_row(row, exact)}' for row in rows]
-    ends = itertools.accumulate(map(len, lines))
-    kept = sum(end <= limit for end in ends)
-    if kept < len(rows):
-        note = f'The first {kept:,} of {len(rows):,} rows; --format=csv has all. {note}'
-    body = Markup(''.join(lines[:kept]))
-    classes = ' '.join(f'n{column + 1}' for column, right in enumerate(numeric) if right)
-    filters = (
-        tag('label', 'Filter', tag('input', type='search', size=16, data_filter=key)),
-        tag('span', data_count=key, class_='quiet', role='status'),
-    )
-    tools = tag(
-        'div',
-        *(filters if len(rows) > _MIN_FILTERED else ()),
-        tag('span', class_='gap'),
-        *(
-            tag('button', f'Copy {form}', type='button', data_copy=key, data_form=form)
-            for form in ('Markdown', 'LaTeX', 'CSV')
-        ),
-        class_='tools',
-        hidden=True,
-    )
-    content = tag(
-        'table',
-        tag('thead', tag('tr', *titles)),
-        tag('tbody', body),
-        id=key,
-        class_=classes or None,
-    )
-    box = tag('div', content, class_=class_, tabindex=0, role='region', aria_label=label)
-    return join((tools, box, tag('p', note, class_='quiet') if note else None))
-
-
 def _number(value: float | None) -> Cell:
     return Cell(fixed(value), value, is_number=True)
-
-
-def _row(cells: Sequence[Cell], exact: bool) -> str:
-    return ''.join(
-        f'{"<td" if column else "<th scope=row"}{_data(cell, column, exact)}>{escape(cell.content)}'
-        for column, cell in enumerate(cells)
-    )
-
-
-def _data(cell: Cell, column: int, exact: bool) -> str:
-    """Returns the attribute with the value of a cell, where it says more than its text."""
-    if isinstance(cell.value, float) and math.isfinite(cell.value) and exact:
-        text = f'{cell.value:.6g}'
-        return '' if text == cell.content else f' data-v={text}'
-    if isinstance(cell.value, str) and isinstance(cell.content, Markup) and column and cell.value:
-        return f' data-v="{escape(cell.value)}"'
-    return ''
-
-
-def alignment_css() -> str:
-    """Returns the rules of the columns of numbers: n2 to n20."""
-    selectors = ','.join(f'.n{place}>tbody>tr>:nth-child({place})' for place in range(2, 21))
-    return selectors + '{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}'
 
 
 def _status(record: Record) -> Any:
