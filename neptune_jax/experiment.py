@@ -189,6 +189,26 @@ def create(config: ConfigDict, data: dataset.Dataset | None = None) -> Experimen
     )
 
 
+def check_together(experiment: Experiment) -> None:
+    """Raises UserError if one program cannot train several runs of this kind.
+
+    Args:
+        experiment: of one of them (training/together.py).
+    """
+    config, parallel, mode = experiment.config, experiment.parallel, experiment.dataset.mode
+    reasons = {
+        f'data.mode={mode}: their images must be in device memory': mode != 'device',
+        f'{parallel.num_devices} devices: set parallel.num_devices=1': parallel.num_devices > 1,
+        f'parallel.driver={parallel.driver}: set it to jit': parallel.driver != 'jit',
+        'parallel.sync_batch_norm=False': not parallel.sync_batch_norm,
+        'train.debug_nans=True': config.train.debug_nans,
+        f'train.profile_steps={config.train.profile_steps}': bool(config.train.profile_steps),
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise UserError(f'runs cannot be trained together with {reason}; or train each alone')
+
+
 def _check_batches(config, parallel):
     """Raises UserError unless the devices can share batches evenly, also in parts."""
     for group in ('train', 'eval'):

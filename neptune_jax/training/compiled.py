@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -54,6 +54,69 @@ def compile_train_step(experiment: Experiment, feed: Feed, count: int = 1) -> Tr
         count: number of steps in one call. With several, the metrics are arrays [count].
     """
 
+    step = _step(experiment, feed, count)
+    item = feed.empty(experiment.config.train.batch_size, count)
+    values = experiment.parallel.replicate(numbers.of(experiment.config))
+    args = (experiment.abstract_state, feed.data, values, item)
+    program = experiment.parallel.compile(step, *args, sharded=3, donate=(0,))
+    return TrainStep(program, values)
+
+
+def compile_steps_together(
+    experiments: Sequence[Experiment], feed: Feed, count: int = 1, vmapped: bool | None = None
+) -> TrainStep:
+    """Returns the compiled step of runs that differ in nothing but their seeds.
+
+    Args:
+        experiments: of the runs.
+        feed: as for `compile_train_step`.
+        count: likewise.
+        vmapped: whether XLA gets the runs as one computation with another axis, which fills a GPU
+            or TPU. Else their computations stand side by side: on a CPU, products and convolutions
+            with such an axis are slow. None: as is best for the backend.
+
+    Returns:
+        A step as of `compile_train_step`, of lists: states, and metrics, each of its run. An item
+        is int32[runs, B] or int32[runs, B, count].
+    """
+    first = experiments[0]
+    parallel, runs = first.parallel, len(experiments)
+    shape = (runs, first.config.train.batch_size, *([count] if count > 1 else []))
+    values = [parallel.replicate(numbers.of(experiment.config)) for experiment in experiments]
+    step = _step(first, feed, count)
+
+    def side_by_side(states, data, values, items):
+        found = [step(states[i], data, values[i], items[i]) for i in range(runs)]
+        return [state for state, _ in found], [metrics for _, metrics in found]
+
+    def mapped(states, data, values, items):
+        states, values = _stack(states), _stack(values)
+        states, metrics = jax.vmap(step, (0, None, 0, 0))(states, data, values, items)
+        return _unstack(states, runs), _unstack(metrics, runs)
+
+    if vmapped is None:
+        vmapped = jax.default_backend() != 'cpu'
+    program = parallel.compile(
+        mapped if vmapped else side_by_side,
+        [first.abstract_state] * runs,
+        feed.data,
+        values,
+        parallel.shard(np.zeros(shape, np.int32)),
+        sharded=3,
+        donate=(0,),
+    )
+    return TrainStep(program, values)
+
+
+def _stack(trees):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _unstack(tree, count):
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(count)]
+
+
+def _step(experiment, feed, count):
     def one_step(state, data, values, item):
         return experiment.train_step(state, feed.unpack(data, item), numbers=values)
 
@@ -68,11 +131,7 @@ def compile_train_step(experiment: Experiment, feed: Feed, count: int = 1) -> Tr
             unroll=jax.default_backend() == 'cpu',
         )
 
-    item = feed.empty(experiment.config.train.batch_size, count)
-    values = experiment.parallel.replicate(numbers.of(experiment.config))
-    args = (experiment.abstract_state, feed.data, values, item)
-    program = experiment.parallel.compile(step, *args, sharded=3, donate=(0,))
-    return TrainStep(program, values)
+    return step
 
 
 def compile_batch_statistics(experiment: Experiment, feed: Feed) -> Callable:

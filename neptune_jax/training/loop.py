@@ -13,15 +13,14 @@ from neptune_jax import models, terminal
 from neptune_jax.data import feed as feeds
 from neptune_jax.devices import preemption as preemptions
 from neptune_jax.devices import processes
-from neptune_jax.errors import Preempted, UserError
+from neptune_jax.errors import Preempted
 from neptune_jax.experiment import create, init_state, read_initial_weights
-from neptune_jax.learning import metrics
-from neptune_jax.learning.state import count_params
-from neptune_jax.reporting import figures, page, tables
+from neptune_jax.reporting import page
 from neptune_jax.runs import checkpoints as checkpointing
 from neptune_jax.runs import environment, reader, writer
 from neptune_jax.tracking import follow
-from neptune_jax.training import compiled, debugging, memory, progress, records
+from neptune_jax.training import compiled, debugging, memory, progress
+from neptune_jax.training.one_run import OneRun, from_process_0
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
@@ -80,8 +79,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
 
 def _run(experiment, run, weights, preemption):
     """Takes a run from its last checkpoint, or from the start, to its end."""
-    config, parallel, dataset = experiment.config, experiment.parallel, experiment.dataset
-    total_steps = experiment.total_steps
+    config, parallel, total_steps = experiment.config, experiment.parallel, experiment.total_steps
     with contextlib.ExitStack() as stack:
         stack.enter_context(run.status())
         stack.enter_context(memory.explained(config, experiment))
@@ -89,13 +87,11 @@ def _run(experiment, run, weights, preemption):
             checkpointing.open_checkpoints(run.path('checkpoints'), config.checkpoint.keep)
         )
         checkpointing.check_room(run.workdir, experiment.abstract_state)
+        one = OneRun(experiment, run, checkpoints, preemption)
 
         # ------------------------------------------------------------------------------- Restore
-        latest_first = reversed(checkpoints.steps)
-        restored = checkpoints.restore_first(latest_first, experiment.abstract_state, terminal.line)
-        run.rewind(restored.step if restored else 0)
-        checkpoints.accuracies.update(reader.validation_accuracies(run.workdir))
-        step, state = _from_process_0(experiment, restored)
+        restored = one.restore()
+        step, state = from_process_0(experiment, restored)
         if step:
             terminal.line(f'resuming after step {step:,}')
             accuracy = processes.broadcast(np.float64(checkpoints.accuracies.get(step, -1)))
@@ -103,11 +99,10 @@ def _run(experiment, run, weights, preemption):
                 checkpoints.accuracies[step] = float(accuracy)
         else:
             state = init_state(experiment, weights or read_initial_weights(experiment))
-        saved_step, saved_at = step, time.monotonic()
 
         # ------------------------------------------------------------------------------- Compile
         with preemption.allowed():
-            feed = feeds.create(dataset, parallel)
+            feed = feeds.create(experiment.dataset, parallel)
             evaluate = compiled.compile_evaluate(experiment, feed)
             with_statistics = compiled.compile_batch_statistics(experiment, feed)
         groups = compiled.step_groups(experiment, step)
@@ -121,31 +116,12 @@ def _run(experiment, run, weights, preemption):
             terminal.line(f'compiled the steps in {time.perf_counter() - began:.1f} s')
 
         # --------------------------------------------------------------------------------- Train
-        def must_validate():
-            is_due = step == total_steps or step % experiment.eval_every == 0
-            has_images = len(dataset.splits['val']) > 0
-            return step > 0 and is_due and has_images and step not in checkpoints.accuracies
-
-        def must_save():
-            if step == total_steps:
-                return True
-            every = experiment.checkpoint_every
-            if every:  # one may be due within a call; it is saved after that call
-                return step // every > saved_step // every
-            return time.monotonic() - saved_at >= experiment.checkpoint_seconds
-
         def save():
-            nonlocal saved_step, saved_at
-            if step == saved_step:
-                return
-            rows.write()
-            data = dataset.preprocessing | {'interval': rows.unwritten()}
-            with clock.paused():
-                run.flush()
+            if not one.is_saved(step):
                 by_clock = experiment.checkpoint_every is None  # that of each process
-                checkpoints.save(step, with_statistics(state, alone=by_clock), data)
-            saved_step, saved_at = step, time.monotonic()
-            clock.report(step)
+                with one.paused():
+                    with_its_statistics = with_statistics(state, alone=by_clock)
+                one.save(step, with_its_statistics)
 
         with (
             progress.Progress(experiment, step) as display,
@@ -155,30 +131,20 @@ def _run(experiment, run, weights, preemption):
             jax.transfer_guard('allow' if config.train.debug_nans else 'disallow'),
             contextlib.closing(feed.batches(groups, 0, len(groups), config.data.workers)) as items,
         ):
-            clock = records.Clock(run, experiment, step)
-            unwritten = restored.data['interval'] if restored else []
-            rows = records.Rows(run, display, clock, step, unwritten, experiment.log_every)
+            one.start(step, display, restored.data['interval'] if restored else [])
             try:
                 while True:
                     is_best = False
-                    if must_validate():  # also at once, if a signal interrupted a validation
-                        rows.write()
-                        with clock.paused(), preemption.allowed():
+                    if one.must_validate(step):  # also at once, if a signal interrupted it
+                        one.rows.write()
+                        with one.paused(), preemption.allowed():
                             state = with_statistics(state)
-                            totals, _ = evaluate(state, dataset.splits['val'])
-                        values = metrics.summarize(totals)
-                        run.write(step, {f'val/{name}': value for name, value in values.items()})
-                        finite = np.isfinite(values['loss'])
-                        checkpoints.accuracies[step] = values['accuracy'] if finite else np.nan
-                        is_best = reader.best(checkpoints.accuracies) == step
-                        display.validated(step, values, is_best)
-                        clock.report(step)
+                        is_best = one.validate(step, state, evaluate)
                     if step == total_steps:
-                        rows.check()
-                        with clock.paused(), preemption.allowed():
+                        with one.paused(), preemption.allowed():
                             state = with_statistics(state)
-                            _check_end(experiment, run, checkpoints, evaluate, state, step)
-                    if is_best or must_save():
+                        one.check_end(step, state, evaluate)
+                    if is_best or one.must_save(step):
                         save()
                     if step == total_steps:
                         break
@@ -188,71 +154,14 @@ def _run(experiment, run, weights, preemption):
                     count = groups.count(step)
                     state, values = train_steps[count](state, feed.data, item)
                     step += count
-                    rows.add(step, values)
+                    one.rows.add(step, values)
                     display.advance(step)
-                    if must_validate():
-                        rows.end_interval()
+                    if one.must_validate(step):
+                        one.rows.end_interval()
             except Preempted:
                 save()
                 raise
 
         # ---------------------------------------------------------------------------------- Test
         with preemption.allowed():
-            checkpoints.wait()
-            run.update_summary(params=count_params(state.params))
-            best = checkpoints.restore_best(experiment.abstract_state, terminal.line)
-            best_step, best_state = _from_process_0(experiment, best)
-            if best_step:
-                state = best_state
-                validated = reader.split_metrics(run.workdir, best_step, 'val')
-                best_accuracy = checkpoints.accuracies.get(best_step)
-                run.update_summary(
-                    best={'step': best_step, 'accuracy': best_accuracy}, val=validated
-                )
-            examples = dataset.splits['test']
-            if len(examples):
-                totals, outputs = evaluate(state, examples)
-                if not best_step:
-                    _check_loss(checkpoints, metrics.summarize(totals)['loss'], step, 'test')
-                folder = run.path('artifacts')
-                tables.write(folder, dataset, examples, totals, outputs)
-                run.update_summary(test=metrics.summarize(totals))
-                figures.write(folder, dataset, examples, totals, outputs, curves_of=run.workdir)
-
-
-def _from_process_0(experiment, restored):
-    """Returns the step and the state that process 0 has restored; 0 and None if it has none."""
-    step = int(processes.broadcast(np.int32(restored.step if restored else 0)))
-    if not step:
-        return 0, None
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), experiment.abstract_state)
-    state = processes.broadcast(restored.state if restored else zeros)
-    return step, experiment.parallel.replicate(state)
-
-
-def _check_end(experiment, run, checkpoints, evaluate, state, step):
-    """Raises UserError if the loss of the last state is not finite: the run has diverged.
-
-    The loss of the last step cannot tell, because it is that of the parameters before the step.
-    Without validation, some images of another split tell.
-    """
-    splits = experiment.dataset.splits
-    if step in checkpoints.accuracies:
-        found = reader.split_metrics(run.workdir, step, 'val')
-        # Process 0 alone has the rows of an earlier part of the run.
-        _check_loss(
-            checkpoints, found.get('loss', checkpoints.accuracies[step]), step, 'validation'
-        )
-    else:
-        split = 'test' if len(splits['test']) else 'train'
-        totals, _ = evaluate(state, splits[split][: experiment.config.eval.batch_size])
-        _check_loss(checkpoints, metrics.summarize(totals)['loss'], step, split)
-
-
-def _check_loss(checkpoints, loss, step, split):
-    """Raises UserError, without leaving a checkpoint of this step, if a loss is not finite."""
-    try:
-        records.check_loss(loss, step, split)
-    except UserError:
-        checkpoints.delete(step)
-        raise
+            one.test(step, state, evaluate)

@@ -83,10 +83,10 @@ def results(run: Run, experiment: Experiment) -> None:
 class Progress:
     """A progress bar of the steps on a terminal, plain lines elsewhere; a context manager."""
 
-    def __init__(self, experiment: Experiment, start: int) -> None:
+    def __init__(self, experiment: Experiment, start: int, runs: int = 1) -> None:
         self._steps_per_epoch = experiment.steps_per_epoch
         self._total = experiment.total_steps
-        self._batch_size = experiment.config.train.batch_size
+        self._images_per_step = runs * experiment.config.train.batch_size
         self._bar = bars.Progress(
             bars.TextColumn('step'),
             bars.MofNCompleteColumn(),
@@ -114,16 +114,17 @@ class Progress:
         """Shows the training metrics of the log interval that ends with `step`, and its speed."""
         text = (
             f'loss {values["loss"]:.4f}  accuracy {values["accuracy"]:.4f}  '
-            f'{steps_per_second * self._batch_size:,.0f} images/s'
+            f'{steps_per_second * self._images_per_step:,.0f} images/s'
         )
         self._bar.update(self._task, values=text)
         left = (self._total - step) / steps_per_second
         terminal.progress_line(f'step {step:>6,}/{self._total:,}  {text}  {left:,.0f} s left')
 
-    def validated(self, step: int, values: dict[str, float], is_best: bool) -> None:
-        """Shows the metrics of the validation split after `step`."""
+    def validated(self, step: int, values: dict[str, float], is_best: bool, name: str = '') -> None:
+        """Shows the metrics of the validation split after `step`; `name` is that of the run."""
         terminal.line(
             f'epoch {step / self._steps_per_epoch:.4g}  step {step:,}  '
             f'val loss {values["loss"]:.4f}  val accuracy {values["accuracy"]:.4f}'
             + ('  best so far' if is_best else '')
+            + (f'  {name}' if name else '')
         )
