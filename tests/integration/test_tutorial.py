@@ -90,7 +90,7 @@ def test_the_commands_of_the_tutorial_lead_from_a_folder_to_an_answer(tutorial):
     folder, _, printed = tutorial
     assert '180' in printed['train']
     assert 'accuracy' in printed['evaluate']
-    assert printed['export'].count('equal to the run') == 3
+    assert printed['export'].count('agrees with the run') == 3
     with (folder / 'predictions.csv').open(newline='') as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 180
