@@ -140,6 +140,7 @@ def test_a_report_of_hostile_names_is_whole(tmp_path, make_run, capsys):
     assert '\x1b' not in text
     parsed = list(csv.reader(io.StringIO(report_formats.csv_text(found))))
     assert len(parsed) == len(HOSTILE) + 2
+    assert not any(cell.startswith(('=', '@', '-1+1')) for row in parsed for cell in row)
     assert len({len(row) for row in parsed}) == 1
     assert json.loads(report_formats.json_text(found))['groups']
     lines = report_formats.jsonl(found).splitlines()
