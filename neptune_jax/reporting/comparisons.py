@@ -69,7 +69,7 @@ def summarize(group: Group, metric: str) -> Summary:
     """Returns the Summary of a metric, such as 'test/accuracy', of a group."""
     values = group.values(metric)
     mean = statistics.mean_interval(list(values.values()), LEVEL)
-    split, _, name = metric.partition('/')
+    split, _, name = metric.removeprefix('last/').partition('/')
     counts = {record.value(f'{split}/count') for record in group.finished()} if name else set()
     count = counts.pop() if len(counts) == 1 else None
     count = count if isinstance(count, int) else 0
@@ -201,8 +201,8 @@ def _refusal(a, b, metric):
                 'two samples; leave one out, or tell them apart: --group_by=git/commit'
             )
     kinds = [{record.checkpoint for record in group.records} for group in (a, b)]
-    split, _, name = metric.partition('/')
-    if name and split in ('test', 'val') and len(kinds[0] | kinds[1]) > 1:
+    split = metric.removeprefix('last/').partition('/')[0]
+    if metric.startswith(('test/', 'val/')) and len(kinds[0] | kinds[1]) > 1:
         texts = [
             f'{g.label!r}: {" and ".join(sorted(k))}' for g, k in zip((a, b), kinds, strict=True)
         ]
@@ -210,7 +210,7 @@ def _refusal(a, b, metric):
             f'best: some results are of the best checkpoint and some of the last epoch '
             f'({"; ".join(texts)}); give all runs a validation split (data.val_fraction)'
         )
-    if name and split in ('test', 'val'):
+    if split in ('test', 'val') and split != metric:
         return _other_images(a, b, split)
     return ''
 

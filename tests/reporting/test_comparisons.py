@@ -191,6 +191,8 @@ def test_validation_results_need_the_same_validation_images(two_groups):
     files.write_json(run / 'environment.json', environment)
     (found,), _ = compare([two_groups], 'val/accuracy')
     assert found.refusal.startswith('environment.json data.sha256.val: ')
+    (found,), _ = compare([two_groups], 'last/val/accuracy')
+    assert found.refusal.startswith('environment.json data.sha256.val: ')
     (found,), _ = compare([two_groups])
     assert found.refusal == ''
 
