@@ -30,6 +30,9 @@ SAMPLER = flags.DEFINE_enum('sampler', 'tpe', ('tpe', 'gp', 'random', 'qmc'), 'O
 PRUNE = flags.DEFINE_enum('prune', 'none', ('none', 'median', 'asha'), 'Give trials up early.')
 OUT = flags.DEFINE_string('out', None, 'The folder of the runs; default: runs/NAME_sweep.')
 WORKERS = flags.DEFINE_integer('workers', None, 'Trainings at a time.', lower_bound=1)
+TOGETHER = flags.DEFINE_integer(
+    'together', 1, 'Trials of other seeds that one program trains.', lower_bound=1
+)
 SHARD = flags.DEFINE_string('shard', '1/1', 'A part of the trials: 1/n to n/n.')
 MAX_HOURS = flags.DEFINE_float('max_hours', None, 'End in good order after that.', lower_bound=0)
 RETRIES = flags.DEFINE_integer('retries', 1, 'Starts of a trial that failed.', lower_bound=0)
@@ -58,6 +61,7 @@ def main(args: list[str]) -> None:
         prune=PRUNE.value,
         seed=SEED.value,
         workers=WORKERS.value,
+        together=TOGETHER.value,
         shard=SHARD.value,
         max_hours=MAX_HOURS.value,
         retries=RETRIES.value,

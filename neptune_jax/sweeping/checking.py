@@ -21,8 +21,12 @@ Named = tuple[str, ConfigDict]  # what a message calls a trial, and its config
 _SECONDS_TO_END = 20  # of a preparation of data that is interrupted
 
 
-def check(configs: Sequence[Named]) -> None:
+def check(configs: Sequence[Named], together: int = 1) -> None:
     """Checks configs as far as that goes without training, and prepares their data sets.
+
+    Args:
+        configs: the configs.
+        together: how many of them that differ in their seeds are trained in one program.
 
     Raises:
         UserError: a training with one of them would be refused; the message names the trial.
@@ -41,7 +45,9 @@ def check(configs: Sequence[Named]) -> None:
             data = config.data.to_json()
             if data not in loaded:
                 loaded[data] = dataset.load(config.data)
-            experiment.create(config, loaded[data])
+            created = experiment.create(config, loaded[data])
+            if together > 1:
+                experiment.check_together(created)
 
 
 def _without_seed(config):
@@ -58,19 +64,20 @@ def _named(name):
         raise UserError(f'{name}: {error}') from error
 
 
-def check_in_process(configs: Sequence[Named], devices: int = 1) -> None:
+def check_in_process(configs: Sequence[Named], devices: int = 1, together: int = 1) -> None:
     """Does what `check` does, in another process.
 
     Args:
         configs: as for `check`.
         devices: how many GPUs a worker has; 0 or 1: one.
+        together: as for `check`.
 
     Raises:
         UserError: as from `check`.
     """
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(sender, configs, devices))
+    process = context.Process(target=_run, args=(sender, configs, devices, together))
     process.start()
     sender.close()
     try:
@@ -97,13 +104,13 @@ def _end(process):
         process.join()
 
 
-def _run(sender: Connection, configs: Sequence[Named], devices: int) -> None:
+def _run(sender: Connection, configs: Sequence[Named], devices: int, together: int) -> None:
     os.environ['JAX_PLATFORMS'] = 'cpu'  # before JAX is imported
     if devices > 1:
         os.environ['JAX_NUM_CPU_DEVICES'] = str(devices)
     problem = ''
     try:
-        check(configs)
+        check(configs, together)
     except UserError as error:
         problem = str(error)
     except KeyboardInterrupt:

@@ -35,6 +35,7 @@ class Request:
     prune: str = 'none'
     seed: int = 0
     workers: int | None = None
+    together: int = 1
     shard: str = '1/1'
     max_hours: float | None = None
     retries: int = 1
@@ -239,6 +240,12 @@ def _check_flags(request, dimensions):
             '--search and --grid cannot be combined; search first, then train the best config '
             'again with --grid=seed=0:5 and another --out'
         )
+    if request.together > 1 and (dimensions or request.prune != 'none'):
+        other = '--search' if dimensions else f'--prune={request.prune}'
+        raise UserError(
+            f'--together={request.together} trains seeds of one config in one program; it cannot '
+            f'be combined with {other}'
+        )
     if request.trials is not None and not dimensions:
         raise UserError('--trials is the number of trials of a --search, and there is none')
 
@@ -256,6 +263,26 @@ def _refuse_set_twice(request, points):
 
 def _shown(point):
     return 'a trial with ' + ', '.join(f'{name}={value!r}' for name, value in point.items())
+
+
+def units(found: Sequence[Trial], size: int) -> list[list[Trial]]:
+    """Divides trials into units, each of which one process trains.
+
+    Args:
+        found: the trials.
+        size: of a unit at most. The trials of a unit differ in nothing but their seeds.
+    """
+    if size == 1:
+        return [[trial] for trial in found]
+    alike: dict[str, list[Trial]] = {}
+    for trial in found:
+        others = {name: value for name, value in trial.overrides.items() if name != 'seed'}
+        alike.setdefault(files.dumps(dict(sorted(others.items()))), []).append(trial)
+    return [
+        group[start : start + size]
+        for group in alike.values()
+        for start in range(0, len(group), size)
+    ]
 
 
 def shard(found: Sequence[Any], part: str) -> list[Any]:

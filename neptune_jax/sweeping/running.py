@@ -37,7 +37,7 @@ def run(request: Request) -> int:
     planning.shard(plan.trials, request.shard)  # a mistake is found before data are prepared
     configs = plan.configs()
     if configs and not (plan.dimensions and all(trial.status in DONE for trial in plan.trials)):
-        checking.check_in_process(configs, shares[0].gpus)
+        checking.check_in_process(configs, shares[0].gpus, request.together)
     plan.find_trials(write=True)
     failed = Sweep(plan, shares).run()
     if failed:
@@ -55,7 +55,7 @@ def list_trials(request: Request) -> None:
     plan = Plan(request)
     plan.find_trials(write=False)
     if configs := plan.configs():
-        checking.check_in_process(configs)
+        checking.check_in_process(configs, together=request.together)
     chosen = planning.shard(plan.trials, request.shard)
     for trial in chosen:
         terminal.line(f'{trial.status:<10}{trial.name}')
@@ -77,7 +77,10 @@ class Sweep:
         self._slots: list[workers.Worker | None] = [None] * len(shares)
         self._shares = shares
         self._command = workers.Command(
-            plan.request.config_file, plan.request.config_arguments, plan.request.environ
+            plan.request.config_file,
+            plan.request.config_arguments,
+            plan.request.environ,
+            plan.request.config.seed,
         )
         self._began = time.monotonic()
         self._states: dict[str, str] = {}  # by name, as of the last look at the directories
@@ -187,37 +190,58 @@ class Sweep:
     # ------------------------------------------------------------------------------------- workers
     def _start_next(self, slot):
         """Starts the next trial that waits; returns whether there was one."""
-        for trial in self._trials:
-            if self._states[trial.name] == 'waiting' and self._start(trial, slot):
+        for unit in planning.units(self._trials, self._request.together):
+            if self._start(unit, slot):
                 return True
         return False
 
-    def _start(self, trial, slot):
-        """Starts a trial, if no other process trains it and it is still to be done."""
+    def _start(self, unit, slot):
+        """Starts the trials of a unit that wait; returns whether there was one."""
+        claims, were = {}, {}
+        with contextlib.ExitStack() as stack:
+            for trial in unit:
+                if self._states[trial.name] != 'waiting':
+                    continue
+                status, claim = trial.status, self._claim(trial)
+                if claim:
+                    stack.callback(claim.close)
+                    claims[trial], were[trial] = claim, status
+                elif not claims:  # another process claims this unit
+                    return False
+            if not claims:
+                return False
+            trials, share = list(claims), self._shares[slot]
+            self._slots[slot] = workers.Worker(
+                trials, list(claims.values()), self._command, share, unit
+            )
+            stack.pop_all()
+        for trial in trials:
+            self._states[trial.name] = 'running'
+            self._display.started(trial, again=were[trial] != 'waiting')
+        return True
+
+    def _claim(self, trial):
+        """Returns the claim of a trial, unless another process trains it or has trained it."""
         claim = trial.claim()
         if claim is None:
             self._states[trial.name] = 'elsewhere'
-            return False
+            return None
         with contextlib.ExitStack() as stack:
             stack.callback(claim.close)
             status = trial.status
             if status in DONE or (status == 'failed' and self._is_given_up(trial)):
                 trial.read_overrides()
                 self._states[trial.name] = status  # another process was faster
-                return False
+                return None
             if trial.is_written():
                 self._states[trial.name] = 'elsewhere'
-                return False
+                return None
             if trial.overrides is None and not self._plan.suggest(trial):
                 self._exhausted()
-                return False
+                return None
             trial.describe()
-            # Trials that one program trains together would be one unit, with a claim for each.
-            self._slots[slot] = workers.Worker([trial], [claim], self._command, self._shares[slot])
             stack.pop_all()
-        self._states[trial.name] = 'running'
-        self._display.started(trial, again=status != 'waiting')
-        return True
+        return claim
 
     def _exhausted(self):
         """Drops the trials of a search that have no config: all of a finite space have a trial."""

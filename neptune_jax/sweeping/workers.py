@@ -84,13 +84,30 @@ class Command(NamedTuple):
     config_file: str  # the value of --config
     config_arguments: list[str]  # the fields that the command line sets
     environ: Mapping[str, str]
+    seed: int = 0  # of the config
 
     def of(self, trials: Sequence[Trial]) -> list[str]:
-        """Returns the command that trains the trials of a unit, as a person may repeat it."""
+        """Returns the command that trains a trial, as a person may repeat it."""
         (trial,) = trials
-        fields = [space.argument(name, value) for name, value in trial.overrides.items()]
-        main = [sys.executable, '-m', 'neptune_jax.main', f'--config={self.config_file}']
-        return [*main, *self.config_arguments, *fields, f'--workdir={trial.directory}']
+        return [*self._start('main', trial.overrides), f'--workdir={trial.directory}']
+
+    def together(self, trials: Sequence[Trial], unit: Sequence[Trial]) -> list[str]:
+        """Returns the command that trains some trials of a unit in one program.
+
+        The others have their places in it, so that it is the program of the whole unit.
+        """
+        fields = {name: value for name, value in unit[0].overrides.items() if name != 'seed'}
+        runs = [
+            f'--run={trial.overrides.get("seed", self.seed)}:'
+            + (str(trial.directory) if trial in trials else '')
+            for trial in unit
+        ]
+        return [*self._start('together', fields), *runs]
+
+    def _start(self, door, fields):
+        start = [sys.executable, '-m', f'neptune_jax.{door}', f'--config={self.config_file}']
+        arguments = [space.argument(name, value) for name, value in fields.items()]
+        return [*start, *self.config_arguments, *arguments]
 
 
 class Worker:
@@ -101,9 +118,21 @@ class Worker:
     """
 
     def __init__(
-        self, trials: Sequence[Trial], claims: Sequence[Claim], command: Command, share: Share
+        self,
+        trials: Sequence[Trial],
+        claims: Sequence[Claim],
+        command: Command,
+        share: Share,
+        unit: Sequence[Trial] = (),
     ) -> None:
         """Starts the process.
+
+        Args:
+            trials: what it trains.
+            claims: of the trials.
+            command: what the trainings of the sweep share.
+            share: of the machine.
+            unit: if one program trains them together, all trials that have a place in it.
 
         Raises:
             UserError: the process cannot be started.
@@ -111,12 +140,13 @@ class Worker:
         self.trials = list(trials)
         self._claims = list(claims)
         self._steps = {trial.name: trial.last_step for trial in trials}
+        arguments = command.together(trials, unit) if len(unit) > 1 else command.of(trials)
         cores = ','.join(map(str, share.cores)) or '-'
         start = [sys.executable, '-I', launch.__file__, str(os.getpid()), cores]
         try:
             with self.trials[0].path(LOG).open('ab') as log:
                 self._process = subprocess.Popen(
-                    [*start, *command.of(trials)],
+                    [*start, *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -152,7 +182,9 @@ class Worker:
             further = trial.last_step > self._steps[trial.name]
             name = signal.Signals(-code).name if code < 0 else 'a signal'
             return '' if further else f'ended by {name}, with no checkpoint since it was started'
-        return last_line(trial) or f'it ended with status {code}'
+        own = trial.summary.get('error', '') if len(self.trials) > 1 else ''
+        # The log of the first trial has all that the process has printed.
+        return own or last_line(self.trials[0]) or f'it ended with status {code}'
 
     def was_ended(self) -> bool:
         """Whether a signal ended the process."""

@@ -118,7 +118,7 @@ def test_a_failed_trial_is_tried_again_and_does_not_end_the_sweep(sweep, tmp_pat
 def test_failed_trials_are_named_and_the_status_is_1(sweep, monkeypatch, capsys):
     made = sweep({'seed=1': ['mistake'], 'seed=3': ['mistake']})
     checked = []
-    monkeypatch.setattr(checking, 'check_in_process', lambda configs, gpus: checked.append(configs))
+    monkeypatch.setattr(checking, 'check_in_process', lambda configs, *_: checked.append(configs))
     assert running.run(made._request) == 1
     assert capsys.readouterr().err == 'error: 2 trials failed: seed=1, seed=3\n'
     assert len(checked[0]) == 4
