@@ -37,6 +37,7 @@ stress: $(VENV)/.dev multihost
 	$(VENV)/bin/python -m tests.stress.tracking --kills=10
 	$(VENV)/bin/python -m tests.stress.requests --requests=10000
 	$(VENV)/bin/python -m tests.stress.kills --kills=200
+	$(VENV)/bin/python -m tests.stress.sweeps --kills=30
 
 multihost: $(VENV)/.train
 	$(VENV)/bin/python -m tests.stress.processes

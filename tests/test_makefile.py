@@ -162,6 +162,7 @@ def test_the_code_is_linted_before_it_is_tested(machine):
         ('multihost', 'tests.stress.processes'),
         ('stress', 'tests.stress.kills'),
         ('stress', 'tests.stress.requests'),
+        ('stress', 'tests.stress.sweeps'),
         ('stress', 'tests.stress.tracking'),
         ('bench', 'experiments.benchmarks.training'),
     ],

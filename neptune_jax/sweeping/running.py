@@ -200,7 +200,7 @@ class Sweep:
         claims, were = {}, {}
         with contextlib.ExitStack() as stack:
             for trial in unit:
-                if self._states[trial.name] != 'waiting':
+                if self._states.get(trial.name) != 'waiting':
                     continue
                 status, claim = trial.status, self._claim(trial)
                 if claim:
@@ -237,6 +237,7 @@ class Sweep:
                 self._states[trial.name] = 'elsewhere'
                 return None
             if trial.overrides is None and not self._plan.suggest(trial):
+                trial.discard()
                 self._exhausted()
                 return None
             trial.describe()
@@ -245,9 +246,10 @@ class Sweep:
 
     def _exhausted(self):
         """Drops the trials of a search that have no config: all of a finite space have a trial."""
-        self._trials[:] = [
-            trial for trial in self._trials if trial.overrides is not None or trial.read_overrides()
-        ]
+        for trial in list(self._trials):
+            if trial.overrides is None and not trial.read_overrides():
+                self._trials.remove(trial)
+                self._states.pop(trial.name, None)
         self._display.note(f'the space of the search has no more than {len(self._trials)} configs')
 
     def _reap(self):

@@ -105,6 +105,13 @@ class Trial:
             self.path('summary.json'), self.summary | {'status': 'pruned', 'error': reason}
         )
 
+    def discard(self) -> None:
+        """Removes the directory if it holds nothing but the claim of this process."""
+        if os.listdir(self.directory) == [_LOCK]:
+            self.path(_LOCK).unlink()
+            with contextlib.suppress(OSError):  # another process claims it at this moment
+                self.directory.rmdir()
+
     def claim(self) -> 'Claim | None':
         """Returns the claim to train this trial, or None if another process has it.
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from neptune_jax import defaults
 from neptune_jax.errors import UserError
 from neptune_jax.runs import files
-from neptune_jax.sweeping import planning
+from neptune_jax.sweeping import planning, workers
 from neptune_jax.sweeping.planning import Plan, Request
 
 
@@ -190,3 +190,36 @@ def test_configs_to_check_are_those_that_have_not_started(plan):
     start(first.trials[1])
     assert [name for name, _ in first.configs()] == ['trial seed=0', 'trial seed=2']
     assert all(isinstance(config, ConfigDict) for _, config in first.configs())
+
+
+def test_trials_of_one_program_differ_in_their_seeds_alone(plan):
+    found = plan(grid=['optim.name=sgd,adam', 'seed=0:3'], together=2)
+    assert [[trial.number for trial in unit] for unit in planning.units(found.trials, 2)] == [
+        [0, 1],
+        [2],
+        [3, 4],
+        [5],
+    ]
+    assert planning.units(found.trials, 1) == [[trial] for trial in found.trials]
+
+
+def test_a_search_cannot_train_seeds_together(plan):
+    with pytest.raises(UserError, match=r'--together=2 .* combined with --search'):
+        plan(search=['optim.learning_rate=log:1e-4:1'], together=2)
+
+
+def test_the_command_of_a_unit_keeps_the_places_of_the_others(plan):
+    found = plan(grid=['optim.name=sgd', 'seed=0:3'], together=3).trials
+    command = workers.Command('configs/cnn.py', ['--config.train.epochs=1'], {}, 0)
+    arguments = command.together([found[0], found[2]], found)
+    directories = [trial.directory for trial in found]
+    assert arguments[1:] == [
+        '-m',
+        'neptune_jax.together',
+        '--config=configs/cnn.py',
+        '--config.train.epochs=1',
+        '--config.optim.name=sgd',
+        f'--run=0:{directories[0]}',
+        '--run=1:',
+        f'--run=2:{directories[2]}',
+    ]

@@ -176,8 +176,12 @@ def test_a_run_that_was_started_by_hand_is_not_disturbed(sweep, tmp_path):
     ('number', 'error'), [(signal.SIGTERM, Preempted), (signal.SIGINT, KeyboardInterrupt)]
 )
 def test_a_signal_ends_all_workers_in_good_order(sweep, tmp_path, number, error):
-    timer = threading.Timer(0.5, signal.raise_signal, [number])
-    timer.start()
+    def interrupt():
+        while len(list((tmp_path / 'out').glob('*/summary.json'))) < 2:
+            time.sleep(0.02)
+        signal.raise_signal(number)
+
+    threading.Thread(target=interrupt).start()
     behaviours = {'seed=0': ['hang', 'ok'], 'seed=1': ['hang', 'ok']}
     with pytest.raises(error):
         sweep(behaviours, count=2).run()
@@ -188,8 +192,10 @@ def test_a_signal_ends_all_workers_in_good_order(sweep, tmp_path, number, error)
 
 def test_after_max_hours_it_ends_in_good_order(sweep, tmp_path):
     behaviours = {'seed=0': ['hang', 'ok']}
+    began = time.monotonic()
     with pytest.raises(Preempted, match='--max_hours'):
-        sweep(behaviours, max_hours=0.5 / 3600).run()
+        sweep(behaviours, max_hours=3 / 3600).run()
+    assert 3 < time.monotonic() - began < 30
     assert statuses(tmp_path) == ['preempted', 'waiting', 'waiting', 'waiting']
     assert sweep(behaviours, max_hours=1.0).run() == []
 
@@ -245,7 +251,7 @@ def test_shares_of_cores_and_gpus(monkeypatch):
     assert found(2, environ | {'JAX_PLATFORMS': 'cpu'}) == [((0, 1), None), ((2, 3, 4), None)]
 
 
-def test_a_search_runs_all_its_trials_and_a_finite_one_ends(sweep, tmp_path):
+def test_a_search_runs_all_its_trials_and_a_finite_one_ends(sweep, tmp_path, capsys):
     pytest.importorskip('optuna')
     assert sweep(search=['optim.momentum=0:1'], trials=5, count=2).run() == []
     points = [
@@ -256,6 +262,8 @@ def test_a_search_runs_all_its_trials_and_a_finite_one_ends(sweep, tmp_path):
     out = str(tmp_path / 'finite')
     assert sweep(search=['optim.name=sgd,adam'], trials=5, out=out).run() == []
     assert len(list(Path(out).glob('*/summary.json'))) == 2
+    assert sorted(path.name for path in Path(out).glob('0*')) == ['0000', '0001']
+    assert capsys.readouterr().out.count('no more than 2 configs') == 1
 
 
 def test_checkpoints_of_finished_trials_are_removed(sweep, tmp_path):
