@@ -20,7 +20,7 @@ from neptune_jax.runs import reader
 from neptune_jax.runs.checkpoints import Checkpoints, Restored
 from neptune_jax.runs.writer import Run
 from neptune_jax.training import records
-from neptune_jax.training.progress import Progress
+from neptune_jax.training.progress import Display
 
 
 class OneRun:
@@ -48,13 +48,13 @@ class OneRun:
         self.checkpoints.accuracies.update(reader.validation_accuracies(self.run.workdir))
         return restored
 
-    def start(self, step: int, display: Progress, unwritten: records.Steps, **options: Any) -> None:
+    def start(self, step: int, display: Display, unwritten: records.Steps) -> None:
         """Starts the clock and the rows after `step` steps; the rest is as for records.Rows."""
         every = self.experiment.log_every
         self._saved_step, self._saved_at, self._display = step, time.monotonic(), display
         self.clock = records.Clock(self.run, self.experiment, step)
         self.paused = self.clock.paused
-        self.rows = records.Rows(self.run, display, self.clock, step, unwritten, every, **options)
+        self.rows = records.Rows(self.run, display, self.clock, step, unwritten, every)
 
     # --------------------------------------------------------------------------------- validation
     def must_validate(self, step: int) -> bool:

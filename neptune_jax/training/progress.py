@@ -1,6 +1,6 @@
 """What a person sees of a training: its header, a progress bar or plain lines, its results."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 from rich import progress as bars
@@ -78,6 +78,14 @@ def results(run: Run, experiment: Experiment) -> None:
         + (f", {share:.1%} of the devices' peak" if share is not None else '')
     )
     terminal.line(f'run      {run.workdir}')
+
+
+class Display(Protocol):
+    """What shows the rows and validations of a run, such as Progress."""
+
+    def logged(self, step: int, values: dict[str, float], steps_per_second: float) -> None: ...
+
+    def validated(self, step: int, values: dict[str, float], is_best: bool) -> None: ...
 
 
 class Progress:

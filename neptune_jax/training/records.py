@@ -12,7 +12,7 @@ import numpy as np
 from neptune_jax.errors import UserError
 from neptune_jax.experiment import Experiment
 from neptune_jax.runs.writer import Run
-from neptune_jax.training.progress import Progress
+from neptune_jax.training.progress import Display
 
 Steps = list[tuple[int, dict[str, float]]]  # (step, metrics) of each step
 Calls = list[tuple[int, dict[str, Any]]]  # (last step, metrics of all its steps) of each call
@@ -74,7 +74,7 @@ class Rows:
     def __init__(
         self,
         run: Run,
-        progress: Progress,
+        progress: Display,
         clock: Clock,
         step: int,
         unwritten: Steps,
