@@ -157,9 +157,11 @@ class Trial:
         for step in reader.checkpoint_steps(self.directory):
             if step != kept:
                 (checkpoints / str(step)).rename(checkpoints / f'{_REMOVED}{step}')
-                (checkpoints / f'{step}.crc32').unlink(missing_ok=True)
         for folder in checkpoints.glob(f'{_REMOVED}*'):
             shutil.rmtree(folder, ignore_errors=True)
+        for checksums in checkpoints.glob('*.crc32'):
+            if not checksums.with_suffix('').exists():
+                checksums.unlink()
 
 
 def read_description(directory: Path) -> dict:
