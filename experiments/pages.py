@@ -28,6 +28,8 @@ DATA = 'experiments/benchmarks/results/data.jsonl'
 SPLITS = 'experiments/benchmarks/results/splits.jsonl'
 NEAR_DUPLICATES = 'experiments/benchmarks/results/near_duplicates.jsonl'
 INFERENCE = 'experiments/benchmarks/results/inference.jsonl'
+SWEEPS = 'experiments/benchmarks/results/sweeps.jsonl'
+TOGETHER = 'experiments/benchmarks/results/together.jsonl'
 SPEEDRUN = 'experiments/speedrun/results'
 _BLOCK = re.compile(r'(<!-- figures: (.+?) -->\n).*?(?=<!-- end -->)', re.DOTALL)
 
@@ -262,6 +264,29 @@ def splits():
         {missing['seeds_with_a_class_missing']} ([results](../{SPLITS})).""")
 
 
+def together():
+    """Returns a table of what training seeds in one program gains, and where it was measured."""
+    records = {(each['network'], each['seeds'], each['form']): each for each in _read(TOGETHER)}
+    counts = sorted({seeds for _, seeds, _ in records})
+    forms = list(dict.fromkeys(form for _, _, form in records))
+    columns = [(form, count) for form in forms for count in counts]
+    lines = ['| | ' + ' | '.join(f'{count} {form}' for form, count in columns) + ' |']
+    lines += ['|---' * (1 + len(columns)) + '|']
+    for network in dict.fromkeys(network for network, _, _ in records):
+        gains = [f'{records[network, count, form]["gain"]:.2f}' for form, count in columns]
+        lines += [f'| `{network}` | ' + ' | '.join(gains) + ' |']
+    machine = next(iter(records.values()))
+    return (
+        '\n'.join(lines)
+        + '\n\n'
+        + _paragraph(f"""
+        Seeds an hour in one program, over those one after another, for steps of batch 128: 1 to
+        {max(counts)} seeds on {machine['cpu_count']} cores of an {machine['processor']}, JAX
+        {machine['jax']}, on a machine that was busy with other work
+        ([results](../{TOGETHER})).""")
+    )
+
+
 def near_duplicates():
     """Returns a table of how many changed copies are found, and a paragraph of what else is."""
     now, before = (
@@ -462,6 +487,20 @@ def _cpu90(framework):
     return [each for each in _read(f'{SPEEDRUN}/cpu90.jsonl') if each['framework'] == framework]
 
 
+def sweep_workers():
+    """Returns what two workers of a sweep gain on a CPU."""
+    records = {record['workers']: record for record in _read(SWEEPS)}
+    one, two = (records[count]['runs_an_hour'] for count in (1, 2))
+    first = records[1]
+    return _paragraph(f"""
+        On a CPU the default is one worker, because one training uses all cores: on
+        {first['cpu_count']} cores, {first['seeds']} trainings of `{first['config']}` of
+        {first['epochs']:g} epochs each come to {one:.0f} runs an hour with one worker and to
+        {two:.0f} with two, {two / one:.2f} times as many (median of {len(first['seconds'])} sweeps
+        each, in turns, while the load of the machine was {first['load']:.0f};
+        [results](../{SWEEPS})).""")
+
+
 BLOCKS = {
     'evaluate': lambda: finished('evaluate'),
     'evaluate temperature': lambda: finished('temperature', 'logits'),
@@ -486,10 +525,12 @@ BLOCKS = {
     'near_duplicates': near_duplicates,
     'modes': modes,
     'inference': inference,
+    'sweep workers': sweep_workers,
     'serving': served,
     'bad requests': bad_requests,
     'kills': kills,
     'tracking': tracking,
+    'together': together,
     'rungs': rungs,
     'speedrun on a CPU': speedrun_on_cpu,
     'speedrun against PyTorch': speedrun_ratio,
