@@ -54,12 +54,12 @@ elif behaviour == 'killed':
     os.kill(os.getpid(), signal.SIGKILL)
 elif behaviour == 'hang':
     time.sleep(60)
-elif behaviour == 'learn':  # for as long as it is let, an epoch in 15 ms
+elif behaviour in ('learn', 'slow'):  # for as long as it is let
     for epoch in range(1, 101):
         with (workdir / 'metrics.jsonl').open('a') as file:
             row = {'step': epoch, 'val/loss': 1.0, 'val/accuracy': float(value)}
             file.write(json.dumps(row) + '\n')
-        time.sleep(0.015)
+        time.sleep(0.3 if behaviour == 'slow' else 0.001)
 time.sleep(0.05)
 accuracy = float(value or 0.5)
 write('finished', val={'accuracy': accuracy}, best={'step': 1}, test={'accuracy': accuracy})

@@ -210,8 +210,9 @@ def test_an_error_of_the_sweep_ends_its_workers_too(sweep, tmp_path, monkeypatch
 
 def test_hopeless_trials_are_pruned_and_stay_so(sweep, tmp_path, capsys):
     behaviours = {f'seed={seed}': [f'learn:{0.9 - 0.01 * seed}'] for seed in range(3)}
-    behaviours['seed=3'] = ['learn:0.1']
-    assert sweep(behaviours, count=4, prune='asha').run() == []
+    behaviours['seed=3'] = ['slow:0.1']
+    assert sweep(behaviours, prune='asha', grid=['seed=0:3']).run() == []
+    assert sweep(behaviours, prune='asha').run() == []
     assert statuses(tmp_path)[0] == 'finished'
     assert statuses(tmp_path)[3] == 'pruned'
     assert 'seed=3  pruned: 0.1000 after ' in capsys.readouterr().out

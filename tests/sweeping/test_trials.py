@@ -1,5 +1,6 @@
 """Trials: their states, claims of several processes, and the disk that they take."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -71,6 +72,21 @@ def test_a_directory_that_is_removed_and_made_again_is_claimed_once(tmp_path):
     assert old is not None
     assert new is not None
     assert trial.claim() is None
+
+
+def test_a_directory_that_is_removed_during_a_claim_is_claimed_once(tmp_path, monkeypatch):
+    trial = Trial(tmp_path, 'a', 0, {})
+    lock, claims = fcntl.flock, []
+
+    def remove_and_lock(*args):
+        monkeypatch.setattr(fcntl, 'flock', lock)
+        shutil.rmtree(trial.directory)
+        claims.append(trial.claim())  # as another process may do at this moment
+        lock(*args)
+
+    monkeypatch.setattr(fcntl, 'flock', remove_and_lock)
+    claims.append(trial.claim())
+    assert [claim is not None for claim in claims] == [True, False]
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
