@@ -38,20 +38,20 @@ def main(args: list[str]) -> None:
         raise UserError(
             'give a run directory and images: python -m neptune_jax.predict runs/cnn photo.jpg'
         )
-    from neptune_jax.inference import image_files, prediction_outputs
+    from neptune_jax.predicting import image_files, outputs
 
     with exits.interruptible():
         workdir = files.expand_user(args[0], 'RUN_DIR')
         out = OUT.value and files.expand_user(OUT.value, '--out')
         folder = EXPLAIN.value and files.expand_user(EXPLAIN.value, '--explain')
-        prediction_outputs.check_flags(out, FORMAT.value, RESUME.value)
+        outputs.check_flags(out, FORMAT.value, RESUME.value)
         names = image_files.list_files(args[1:], RECURSIVE.value, '\0' if NULL.value else '\n')
         names = image_files.shard(names, SHARD.value)
         cli.prepare_for_run(workdir)
 
-        from neptune_jax.inference import predicting
+        from neptune_jax.predicting import prediction
 
-        unreadable = predicting.predict_run(
+        unreadable = prediction.predict_run(
             workdir,
             names,
             checkpoint=CHECKPOINT.value,
@@ -63,15 +63,8 @@ def main(args: list[str]) -> None:
             form=FORMAT.value,
             resume=RESUME.value,
             explain=folder,
-            draw=_draw,
         )
     sys.exit(1 if unreadable else 0)
-
-
-def _draw(*args):
-    from neptune_jax.reporting import explanations  # Matplotlib; only --explain needs it
-
-    return explanations.explanation(*args)
 
 
 if __name__ == '__main__':

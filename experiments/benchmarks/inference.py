@@ -71,7 +71,8 @@ def decoded(run: Path, config, count: int) -> dict:
 
     from neptune_jax import experiment as experiments
     from neptune_jax.data import feed
-    from neptune_jax.inference import predicting, predictor
+    from neptune_jax.inference import predictor
+    from neptune_jax.predicting import prediction
     from neptune_jax.training import compiled
 
     experiment = experiments.create(config)
@@ -88,7 +89,7 @@ def decoded(run: Path, config, count: int) -> dict:
 
     def predict():
         with _output(names) as output:
-            predicting.write_predictions(
+            prediction.write_predictions(
                 ours, names, iter(images), output, top=TOP, batch_size=BATCH_SIZE
             )
 
@@ -97,7 +98,8 @@ def decoded(run: Path, config, count: int) -> dict:
 
 def from_files(run: Path, files: list[str], process) -> dict:
     """Returns functions that decode files, and that predict them here and in PyTorch, by name."""
-    from neptune_jax.inference import image_files, predicting, predictor
+    from neptune_jax.inference import predictor
+    from neptune_jax.predicting import image_files, prediction
 
     ours, cores = predictor.Predictor.from_run(run), os.cpu_count()
 
@@ -109,7 +111,7 @@ def from_files(run: Path, files: list[str], process) -> dict:
     def predict():
         with _output(files) as output:
             options = {'top': TOP, 'batch_size': BATCH_SIZE, 'processes': cores}
-            predicting.predict_files(ours, files, output, progress=False, **options)
+            prediction.predict_files(ours, files, output, progress=False, **options)
 
     def torch():
         process.stdin.write('predict\n')
@@ -122,11 +124,11 @@ def from_files(run: Path, files: list[str], process) -> dict:
 @contextlib.contextmanager
 def _output(names):
     """Yields an output to a CSV file that is removed."""
-    from neptune_jax.inference import prediction_outputs
+    from neptune_jax.predicting import outputs
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        prediction_outputs.open_output(
+        outputs.open_output(
             f'{folder}/rows.csv', 'text', TOP, names, batch_size=BATCH_SIZE, resume=False
         ) as output,
     ):

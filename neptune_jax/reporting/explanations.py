@@ -26,7 +26,7 @@ def explanation(
         given: uint8[h, w, 3].
         image: uint8[H, W, C].
         top: classes with their probabilities, the largest first.
-        occlusion: float32[H, W], as `inference.explaining.occlusion_map` returns it.
+        occlusion: float32[H, W], as `predicting.explaining.occlusion_map` returns it.
     """
     figure = figures.new_figure(11, 3.2)
     as_given, as_seen, bars, covered = figure.subplots(1, 4)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from neptune_jax.errors import UserError
-from neptune_jax.inference import prediction_outputs
-from neptune_jax.inference.prediction_rows import FORMATS, Prediction, top_classes
+from neptune_jax.predicting import outputs
+from neptune_jax.predicting.rows import FORMATS, Prediction, top_classes
 
 CLASSES = ('cat', 'dog, "big"', 'Füchse')
 NAMES = [
@@ -37,7 +37,7 @@ def predictions():
 
 def write(path, rows, *, files=FILES, batch_size=2, resume=False, top=2):
     """Writes rows in batches, and returns the Output."""
-    with prediction_outputs.open_output(
+    with outputs.open_output(
         str(path), 'text', top, files, batch_size=batch_size, resume=resume
     ) as output:
         for start in range(output.start, len(rows), batch_size):
@@ -144,7 +144,7 @@ def test_a_file_of_something_else_is_refused(tmp_path, line):
 def test_two_processes_do_not_write_one_file(tmp_path):
     path = tmp_path / 'rows.csv'
     with (
-        prediction_outputs.open_output(str(path), 'text', 2, FILES, batch_size=2, resume=False),
+        outputs.open_output(str(path), 'text', 2, FILES, batch_size=2, resume=False),
         pytest.raises(UserError, match='being written by another process'),
     ):
         write(path, [], resume=True)
@@ -153,13 +153,13 @@ def test_two_processes_do_not_write_one_file(tmp_path):
 def test_classes_that_are_equally_probable_may_change_places():
     one = Prediction('a', [('cat', 0.4), ('dog', 0.4), ('fox', 0.2)])
     other = Prediction('a', [('dog', 0.4), ('cat', 0.4), ('fox', 0.2)])
-    assert prediction_outputs.is_same(one, other)
+    assert outputs.is_same(one, other)
     nan = Prediction('a', [('cat', float('nan'))])
-    assert not prediction_outputs.is_same(one._replace(top=one.top[:1]), nan)
+    assert not outputs.is_same(one._replace(top=one.top[:1]), nan)
 
 
 def test_no_file_is_a_header_alone(tmp_path):
-    with prediction_outputs.open_output(
+    with outputs.open_output(
         str(tmp_path / 'rows.csv'), 'text', 1, [], batch_size=2, resume=False
     ) as output:
         output.write([])

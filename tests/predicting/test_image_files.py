@@ -11,7 +11,7 @@ from PIL import Image
 
 from neptune_jax.data.sources.images import Conversion
 from neptune_jax.errors import UserError
-from neptune_jax.inference import image_files
+from neptune_jax.predicting import image_files
 
 CONVERSION = Conversion((4, 4), 1, 'stretch')
 
@@ -110,10 +110,13 @@ def test_a_few_files_all_over_the_list_are_the_sample(folder):
 
 @pytest.mark.parametrize(
     ('module', 'heavy'),
-    [('image_files', {'jax', 'tensorflow_datasets'}), ('predictor', {'tensorflow_datasets'})],
+    [
+        ('predicting.image_files', {'jax', 'tensorflow_datasets'}),
+        ('inference.predictor', {'tensorflow_datasets'}),
+    ],
 )
 def test_what_decodes_files_imports_no_library_that_it_does_not_use(module, heavy):
     """Each worker process imports the first, each command that predicts the second."""
-    code = f'import sys, neptune_jax.inference.{module}; print(*sys.modules)'
+    code = f'import sys, neptune_jax.{module}; print(*sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert heavy.isdisjoint(done.stdout.split())

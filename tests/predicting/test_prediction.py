@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from neptune_jax.data import dataset
-from neptune_jax.inference import predicting, prediction_outputs
 from neptune_jax.inference.predictor import Predictor
+from neptune_jax.predicting import outputs, prediction
 from neptune_jax.runs import reader
 
 
@@ -39,7 +39,7 @@ class Collected:
 
 def predict(predictor, files, batch_size, **options):
     output = Collected()
-    predicting.predict_files(
+    prediction.predict_files(
         predictor, files, output, top=10, batch_size=batch_size, progress=False, **options
     )
     return output.rows
@@ -83,8 +83,8 @@ def test_shards_and_a_continued_file_have_the_bytes_of_the_whole(
     def run(name, files=files, **options):
         path = tmp_path / name
         flags = {'checkpoint': 'best', 'resize': '', 'top': 3, 'batch_size': 64, 'processes': 0}
-        flags |= {'out': str(path), 'form': 'text', 'resume': False, 'explain': None, 'draw': None}
-        assert predicting.predict_run(str(finished_run), files, **flags | options) == 0
+        flags |= {'out': str(path), 'form': 'text', 'resume': False, 'explain': None}
+        assert prediction.predict_run(str(finished_run), files, **flags | options) == 0
         return path.read_bytes()
 
     whole = run('whole.csv')
@@ -96,7 +96,7 @@ def test_shards_and_a_continued_file_have_the_bytes_of_the_whole(
 
 
 def test_the_batch_size_suits_the_images():
-    size = predicting.default_batch_size
+    size = prediction.default_batch_size
     assert [size((28, 28, 1), n) for n in (0, 1, 2, 3, 100, 256, 9999)] == [
         1,
         1,
@@ -125,7 +125,7 @@ def test_explanations_are_drawn_before_their_rows_and_only_for_new_ones(finished
         np.testing.assert_array_equal(image, images[number])
         events.append(number)
 
-    predicting.predict_files(
+    prediction.predict_files(
         predictor, files[:10], Continued(), top=1, batch_size=8, explain=explain, progress=False
     )
     assert events == [5, 6, 7, 'rows', 8, 9, 'rows']
@@ -150,7 +150,7 @@ def test_the_next_batch_starts_before_the_last_one_is_fetched():
             return self.batch.reshape(-1, 1).astype(np.float32)
 
     images = [np.full((1, 1, 1), number, np.uint8) for number in range(5)]
-    with contextlib.closing(predicting.predict(Slow(), iter(images), 2)) as found:
+    with contextlib.closing(prediction.predict(Slow(), iter(images), 2)) as found:
         assert [probabilities.ravel().tolist() for _, _, probabilities in found] == [
             [0, 1],
             [2, 3],
@@ -161,10 +161,10 @@ def test_the_next_batch_starts_before_the_last_one_is_fetched():
 
 def test_the_screen_shows_names_on_one_line_each(capsys):
     rows = [
-        prediction_outputs.Prediction('a\nb.png', [('cat', 0.987), ('dog', 0.01)]),
-        prediction_outputs.Prediction('longer.png', [], 'no image'),
+        outputs.Prediction('a\nb.png', [('cat', 0.987), ('dog', 0.01)]),
+        outputs.Prediction('longer.png', [], 'no image'),
     ]
-    with prediction_outputs.open_output(
+    with outputs.open_output(
         None, 'text', 2, [row.file for row in rows], batch_size=2, resume=False
     ) as output:
         output.write(rows)

@@ -6,9 +6,8 @@ from PIL import Image
 
 from neptune_jax.data.sources.images import Conversion
 from neptune_jax.errors import UserError
-from neptune_jax.inference import explaining
-from neptune_jax.inference.prediction_rows import Prediction
-from neptune_jax.reporting import explanations
+from neptune_jax.predicting import explaining
+from neptune_jax.predicting.rows import Prediction
 
 
 def looks_at(rows, columns):
@@ -99,7 +98,7 @@ def test_a_picture_of_any_image(tmp_path, shape, mode):
     Image.new(mode, (300, 20)).save(file)
     image = np.zeros(shape, np.uint8)
     folder = str(tmp_path / 'new/out')
-    explainer = explaining.Explainer(Model(shape), folder, explanations.explanation)
+    explainer = explaining.Explainer(Model(shape), folder)
     prediction = Prediction(str(file), [('a $class$', 0.9), ('other', 0.1)])
     explainer(prediction, image)
     (path,) = (tmp_path / 'new/out').iterdir()

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from neptune_jax import terminal
-from neptune_jax.inference import explaining, image_files, input_checks, prediction_outputs
-from neptune_jax.inference.prediction_outputs import Output
-from neptune_jax.inference.prediction_rows import Prediction, top_classes
 from neptune_jax.inference.predictor import Predictor
+from neptune_jax.predicting import explaining, image_files, input_checks, outputs
+from neptune_jax.predicting.outputs import Output
+from neptune_jax.predicting.rows import Prediction, top_classes
 
 BATCH_PIXELS = 2**20  # of a batch, about; but a batch has
 FEWEST, MOST = 32, 256  # at least and at most so many images
@@ -35,7 +35,6 @@ def predict_run(
     form: str,
     resume: bool,
     explain: str | None,
-    draw: Callable,
 ) -> int:
     """Predicts the classes of image files with a finished run. Returns how many are unreadable.
 
@@ -51,7 +50,6 @@ def predict_run(
         form: of what is printed: 'text', 'json' or 'csv'.
         resume: whether to continue the file.
         explain: the folder for pictures that explain the rows; None: draw none.
-        draw: draws such a picture (`reporting.explanations.explanation`).
 
     Raises:
         UserError: a flag that cannot be followed, or no usable run.
@@ -63,9 +61,7 @@ def predict_run(
         terminal.line(f'note     {note}')
     top = min(top, len(predictor.classes))
     size = batch_size or default_batch_size(predictor.image_shape, len(files))
-    with prediction_outputs.open_output(
-        out, form, top, files, batch_size=size, resume=resume
-    ) as output:
+    with outputs.open_output(out, form, top, files, batch_size=size, resume=resume) as output:
         predict_files(
             predictor,
             files,
@@ -73,7 +69,7 @@ def predict_run(
             top=top,
             batch_size=size,
             processes=processes,
-            explain=explaining.Explainer(predictor, explain, draw) if explain else None,
+            explain=explaining.Explainer(predictor, explain) if explain else None,
             progress=out is not None or form != 'text',
         )
         if out:

@@ -5,17 +5,13 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neptune_jax.errors import UserError
-from neptune_jax.inference.image_files import read
-from neptune_jax.inference.prediction_rows import Prediction
 from neptune_jax.inference.predictor import Predictor
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from neptune_jax.predicting.image_files import read
+from neptune_jax.predicting.rows import Prediction
 
 STEPS = 12  # places of the patch along each side of an image
 MAX_NAME = 80  # characters of a file's name in that of its picture
@@ -64,8 +60,12 @@ def _spans(length, steps):
 class Explainer:
     """Draws a picture for each file into a folder."""
 
-    def __init__(self, predictor: Predictor, folder: str, draw: Callable[..., 'Figure']) -> None:
-        self.folder, self._predictor, self._draw = Path(folder), predictor, draw
+    def __init__(self, predictor: Predictor, folder: str) -> None:
+        # Imported here because Matplotlib takes longer than predicting a few files.
+        from neptune_jax.reporting import explanations
+
+        self.folder, self._predictor = Path(folder), predictor
+        self._draw = explanations.explanation
         grey = predictor.inputs.get('grey')
         self._fill = grey['mean'] if grey else 0.5
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 from neptune_jax import exits, terminal
 from neptune_jax.data.sources.folders import printable
 from neptune_jax.errors import UserError
-from neptune_jax.inference.prediction_rows import ENDINGS, FORMATS, Prediction, read_rows
+from neptune_jax.predicting.rows import ENDINGS, FORMATS, Prediction, read_rows
 
 SAME = 1e-5  # probabilities of one image on two machines differ by less
 MAX_NAME = 60  # columns for a file's name on the screen

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from neptune_jax.data import dataset
 from neptune_jax.data.sources.images import Converted
-from neptune_jax.inference.input_checks import differences
+from neptune_jax.predicting.input_checks import differences
 from neptune_jax.runs import reader
 
 

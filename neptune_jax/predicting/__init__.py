@@ -1,0 +1,1 @@
+"""Predicting image files: from names to rows, and pictures that explain them."""
