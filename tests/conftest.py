@@ -14,6 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from neptune_jax import defaults
+from tests import browser
 
 # A shell lets what it starts in the background ignore Ctrl-C, which tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -85,6 +86,22 @@ def finished_run(data_dir, tmp_path_factory):
     with jax.numpy_dtype_promotion('standard'):
         loop.train_and_evaluate(config, workdir)
     return workdir
+
+
+@pytest.fixture(scope='module')
+def running_page(tmp_path_factory):
+    """A page in a headless Chromium (browser.Page)."""
+    with browser.page(tmp_path_factory.mktemp('profile')) as page:
+        yield page
+
+
+@pytest.fixture
+def quiet_page(running_page):
+    """A page whose console has nothing to say, before and after."""
+    running_page.console.clear()
+    running_page.addresses.clear()
+    yield running_page
+    assert running_page.console == []
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from PIL import Image
 from neptune_jax.reporting import escaping, records
 from neptune_jax.reporting import page as pages
 from neptune_jax.runs import files
+from tests import browser
 from tests.reporting.conftest import write_run
-from tests.serving import browser
 
 pytestmark = pytest.mark.skipif(
     browser.find() is None, reason='no Chromium; on Debian: apt install chromium'
@@ -33,20 +33,11 @@ HOSTILE = (
 )
 
 
-@pytest.fixture(scope='module')
-def running_page(tmp_path_factory):
-    with browser.page(tmp_path_factory.mktemp('profile')) as page:
-        yield page
-
-
 @pytest.fixture
-def page(running_page):
-    """A page whose console and network have nothing to say, before and after."""
-    running_page.console.clear()
-    running_page.addresses.clear()
-    yield running_page
-    assert running_page.console == []
-    assert all(each.startswith(('file:', 'data:')) for each in running_page.addresses)
+def page(quiet_page):
+    """A page that loads nothing but files."""
+    yield quiet_page
+    assert all(each.startswith(('file:', 'data:')) for each in quiet_page.addresses)
 
 
 @pytest.fixture(scope='module')

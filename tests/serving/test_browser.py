@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from neptune_jax.serving.guard import Access
-from tests.serving import browser
+from tests import browser
 from tests.serving.running import encode, run_server
 
 pytestmark = pytest.mark.skipif(
@@ -18,19 +18,9 @@ TOKEN = '0123456789abcdef'
 DONE = '!document.getElementById("result").hidden'
 
 
-@pytest.fixture(scope='module')
-def running_page(tmp_path_factory):
-    with browser.page(tmp_path_factory.mktemp('profile')) as page:
-        yield page
-
-
 @pytest.fixture
-def page(running_page):
-    """A page whose console and network have nothing to say yet."""
-    running_page.console.clear()
-    running_page.addresses.clear()
-    yield running_page
-    assert running_page.console == []
+def page(quiet_page):
+    return quiet_page
 
 
 @pytest.fixture
