@@ -98,7 +98,8 @@ def _create(config, seeds):
         own.seed = seed
         data = created[0].dataset if created else None
         created.append(experiments.create(own, data))
-        experiments.check_together(created[0])
+        if len(created) == 1:
+            experiments.check_together(created[0])
     return created
 
 
