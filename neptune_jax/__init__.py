@@ -1,4 +1,4 @@
-"""Image classification research in JAX and Flax: small, exact, resumable."""
+"""Image classification research in JAX and Flax: exact and resumable."""
 
 import sys
 
