@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
+from ml_collections import ConfigDict
 
+from neptune_jax import models
 from neptune_jax.devices import compiling
 from neptune_jax.exporting.onnx_writer import model as onnx_model
 
@@ -162,3 +164,11 @@ def test_networks_of_all_kinds_equal_onnx_runtime(network, standard_promotion):
         variables = draw(network())
         function, content = write(network(), variables)
         assert_equal_at_all_batch_sizes(content, function, variables)
+
+
+@pytest.mark.parametrize('name', models.MODELS)
+def test_each_model_of_the_package_equals_onnx_runtime(name):
+    module = models.create_model(ConfigDict({'name': name}), num_classes=10)
+    variables = module.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
+    function, content = write(module, variables)
+    assert_equal_at_all_batch_sizes(content, function, variables)
